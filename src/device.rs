@@ -1,0 +1,265 @@
+//! [`Device`]: where tensors live and ops run.
+
+#[cfg(feature = "gpu")]
+use std::sync::Arc;
+
+#[cfg(feature = "gpu")]
+use crate::error::Error;
+use crate::error::Result;
+#[cfg(feature = "gpu")]
+use crate::gpu::{AdapterInfo, AdapterKind, Backend, Caps, Gpu, GpuOptions, Pin};
+
+/// The environment variable that [`Device::best`] obeys: `cpu`, or `backend:name` such as `vulkan:radeon` or `gl:`.
+pub const DEVICE_VAR: &str = "GRISTMILL_DEVICE";
+
+/// A device: a cheap handle, to be cloned freely and shared between threads.
+///
+/// ```
+/// use gristmill::Device;
+///
+/// let device = Device::best()?; // a hardware GPU if there is one, else the CPU
+/// println!("running on {device}");
+/// # Ok::<(), gristmill::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    kind: Kind,
+    #[cfg(feature = "gpu")]
+    pin: Option<Pin>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Cpu,
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<Gpu>),
+}
+
+impl Device {
+    /// The CPU backend: rayon, always there, and the oracle for the others.
+    pub fn cpu() -> Self {
+        Device {
+            kind: Kind::Cpu,
+            #[cfg(feature = "gpu")]
+            pin: None,
+        }
+    }
+
+    /// Whether this is the CPU backend.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.kind, Kind::Cpu)
+    }
+
+    /// `cpu`, or `backend:adapter name`.
+    pub fn label(&self) -> &str {
+        match &self.kind {
+            Kind::Cpu => "cpu",
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => &gpu.label,
+        }
+    }
+
+    /// Whether both are handles of one device, so that tensors of one serve ops of the other. All CPU handles are.
+    pub fn same_as(&self, other: &Device) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Cpu, Kind::Cpu) => true,
+            #[cfg(feature = "gpu")]
+            (Kind::Gpu(a), Kind::Gpu(b)) => Arc::ptr_eq(a, b),
+            #[cfg(feature = "gpu")]
+            _ => false,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Waits until all work recorded so far is done. At once on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Lost`](crate::Error::Lost), [`Error::TimedOut`](crate::Error::TimedOut), or what an earlier command failed with.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sync(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Cpu => Ok(()),
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => gpu.sync("sync"),
+        }
+    }
+
+    /// The async twin of `sync`.
+    ///
+    /// # Errors
+    /// As `sync`.
+    pub async fn sync_async(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Cpu => Ok(()),
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => gpu.sync_async("sync").await,
+        }
+    }
+
+    /// The device that [`DEVICE_VAR`] names; without it the best *hardware* GPU, else the CPU. Never a software adapter unless the
+    /// variable names one. Logs what it chose and why.
+    ///
+    /// # Errors
+    /// If the variable is set and cannot be obeyed. Without the variable there is always the CPU.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn best() -> Result<Self> {
+        #[cfg(feature = "gpu")]
+        return crate::platform::block_on(Self::best_async());
+        #[cfg(not(feature = "gpu"))]
+        match crate::platform::env_var(DEVICE_VAR) {
+            None => Ok(Self::cpu()),
+            Some(value) if value == "cpu" => Ok(Self::cpu()),
+            Some(value) => Err(crate::Error::Argument {
+                op: "Device::best",
+                argument: DEVICE_VAR,
+                problem: format!("is {value:?}, but this build has only `cpu`"),
+                help: "unset it, or build with the feature `gpu`",
+            }),
+        }
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl Device {
+    /// A GPU. See [`GpuOptions`] for which; the default is the best hardware adapter.
+    ///
+    /// ```
+    /// use gristmill::{Device, gpu::GpuOptions};
+    ///
+    /// let options = GpuOptions { software: true, ..GpuOptions::default() };
+    /// match Device::gpu(&options) {
+    ///     Ok(device) => println!("{:?}", device.caps()),
+    ///     Err(error) => println!("{error}"), // says which adapters there are, and how to get one
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] if no adapter fits or the one that fits refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn gpu(options: &GpuOptions) -> Result<Self> {
+        crate::platform::block_on(Self::gpu_async(options))
+    }
+
+    /// The async twin of `gpu`, for the browser too.
+    ///
+    /// # Errors
+    /// As `gpu`.
+    pub async fn gpu_async(options: &GpuOptions) -> Result<Self> {
+        let gpu = Gpu::open(options).await?;
+        Ok(Device { kind: Kind::Gpu(gpu), pin: None })
+    }
+
+    /// The async twin of `best`.
+    ///
+    /// # Errors
+    /// As `best`.
+    pub async fn best_async() -> Result<Self> {
+        if let Some(value) = crate::platform::env_var(DEVICE_VAR) {
+            let device = match parse(&value)? {
+                None => Self::cpu(),
+                Some(options) => Self::gpu_async(&options).await?,
+            };
+            tracing::info!(%device, "chosen by {DEVICE_VAR}={value}");
+            return Ok(device);
+        }
+        match Self::gpu_async(&GpuOptions::default()).await {
+            Ok(device) if device.caps().is_some_and(|caps| caps.kind != AdapterKind::Software) => {
+                tracing::info!(%device, "chosen as the best hardware adapter");
+                Ok(device)
+            }
+            Ok(_) => Ok(Self::cpu()),
+            Err(reason) => {
+                tracing::info!(%reason, "chose the CPU");
+                Ok(Self::cpu())
+            }
+        }
+    }
+
+    /// Every GPU adapter with compute shaders, best first, software ones included.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn adapters() -> Vec<AdapterInfo> {
+        crate::platform::block_on(crate::gpu::adapters())
+    }
+
+    /// The async twin of `adapters`.
+    pub async fn adapters_async() -> Vec<AdapterInfo> {
+        crate::gpu::adapters().await
+    }
+
+    /// What the GPU can do; `None` on the CPU.
+    pub fn caps(&self) -> Option<&Caps> {
+        match &self.kind {
+            Kind::Cpu => None,
+            Kind::Gpu(gpu) => Some(&gpu.caps),
+        }
+    }
+
+    /// A handle of the same device that always takes this kernel (or this kernel with this tune) for the op it belongs to: for tests,
+    /// benches, and drivers that miscompile another. Other ops choose as before. The *first input's* handle decides for an op; move a
+    /// tensor to a handle of its own device with [`Tensor::to_device`](crate::Tensor::to_device), which copies nothing.
+    ///
+    /// The kernels are listed by [`ops::kernels`](crate::ops::kernels).
+    pub fn pinned(&self, kernel: impl Into<Pin>) -> Self {
+        Device { kind: self.kind.clone(), pin: Some(kernel.into()) }
+    }
+
+    pub(crate) fn pin(&self) -> Option<Pin> {
+        self.pin
+    }
+}
+
+/// `cpu` (None), or `backend:name` with either part empty.
+#[cfg(feature = "gpu")]
+fn parse(value: &str) -> Result<Option<GpuOptions>> {
+    if value.eq_ignore_ascii_case("cpu") {
+        return Ok(None);
+    }
+    let (backend, name) = value.split_once(':').unwrap_or((value, ""));
+    let known = Backend::ALL.into_iter().find(|b| backend.eq_ignore_ascii_case(b.name()));
+    if known.is_none() && !backend.is_empty() {
+        return Err(Error::Argument {
+            op: "Device::best",
+            argument: DEVICE_VAR,
+            problem: format!("is {value:?}, and {backend:?} is no backend"),
+            help: "set it to `cpu`, or to `backend:name` with vulkan, metal, dx12, gl or webgpu, such as `vulkan:radeon`",
+        });
+    }
+    Ok(Some(GpuOptions {
+        backend: known,
+        name: (!name.is_empty()).then(|| name.to_string()),
+        // Named by the user: not a silent choice.
+        software: true,
+        ..GpuOptions::default()
+    }))
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({})", self.label())
+    }
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_parsed_or_refused() {
+        assert!(parse("cpu").unwrap().is_none());
+        let options = parse("vulkan:llvmpipe (LLVM 19: 256)").unwrap().unwrap();
+        assert_eq!(options.backend, Some(Backend::Vulkan));
+        assert_eq!(options.name.as_deref(), Some("llvmpipe (LLVM 19: 256)"));
+        assert_eq!(parse("GL").unwrap().unwrap().backend, Some(Backend::Gl));
+        assert_eq!(parse(":radeon").unwrap().unwrap().name.as_deref(), Some("radeon"));
+        assert!(parse("cuda:0").is_err());
+    }
+}

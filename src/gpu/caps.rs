@@ -1,0 +1,107 @@
+//! [`Caps`]: what a device can do, as plain data, so that planning can be tested for GPUs that nobody here owns.
+
+use std::fmt;
+
+/// The API behind a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Vulkan: Linux, Windows, Android.
+    Vulkan,
+    /// Metal: Apple.
+    Metal,
+    /// Direct3D 12: Windows.
+    Dx12,
+    /// OpenGL and OpenGL ES.
+    Gl,
+    /// A browser's WebGPU.
+    WebGpu,
+}
+
+impl Backend {
+    /// Lower case, as the environment variable takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Vulkan => "vulkan",
+            Backend::Metal => "metal",
+            Backend::Dx12 => "dx12",
+            Backend::Gl => "gl",
+            Backend::WebGpu => "webgpu",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Backend; 5] = [Backend::Vulkan, Backend::Metal, Backend::Dx12, Backend::Gl, Backend::WebGpu];
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What stands behind an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the host's memory.
+    Integrated,
+    /// A GPU lent by a hypervisor.
+    Virtual,
+    /// A driver that runs on the CPU (lavapipe, llvmpipe, SwiftShader, WARP): slower than [`Device::cpu`](crate::Device::cpu).
+    Software,
+    /// The driver does not say.
+    Unknown,
+}
+
+/// What a device can do. Plain data: kernels are chosen from this and the problem alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Caps {
+    /// The adapter's name as its driver gives it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// The API.
+    pub backend: Backend,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// Bytes of workgroup memory a workgroup.
+    pub workgroup_bytes: u32,
+    /// Invocations a workgroup.
+    pub workgroup_invocations: u32,
+    /// Workgroups a dimension of a dispatch.
+    pub grid_dimension: u32,
+    /// Storage buffers a kernel.
+    pub storage_buffers: u32,
+    /// Bytes a storage binding.
+    pub binding_bytes: u64,
+    /// Bytes a buffer.
+    pub buffer_bytes: u64,
+    /// f16 arithmetic in WGSL (`enable f16`).
+    pub f16: bool,
+    /// Subgroup sizes, smallest and largest, where subgroup operations may be used.
+    pub subgroups: Option<(u32, u32)>,
+}
+
+impl Caps {
+    /// WebGPU's default limits and no features: what every conforming device has.
+    pub fn webgpu_defaults() -> Self {
+        Caps {
+            name: "WebGPU defaults".into(),
+            driver: String::new(),
+            backend: Backend::WebGpu,
+            kind: AdapterKind::Unknown,
+            workgroup_bytes: 16 << 10,
+            workgroup_invocations: 256,
+            grid_dimension: 65_535,
+            storage_buffers: 8,
+            binding_bytes: 128 << 20,
+            buffer_bytes: 256 << 20,
+            f16: false,
+            subgroups: None,
+        }
+    }
+}

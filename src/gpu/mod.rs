@@ -1,0 +1,528 @@
+//! Everything that touches wgpu, and nothing that knows an op: adapters, the device, buffers, pipelines, the stream of dispatches.
+
+mod caps;
+mod kernel;
+mod pipelines;
+mod stream;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use caps::{AdapterKind, Backend, Caps};
+pub use kernel::{
+    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, axes, check_binding, check_kernel, fold, word,
+};
+
+use crate::error::{Error, Result};
+use pipelines::Pipelines;
+use stream::Stream;
+
+/// What to do when there is no adapter.
+const HELP: &str = "install a Vulkan driver (Debian and Ubuntu: mesa-vulkan-drivers), allow software adapters, or use Device::cpu()";
+
+/// Which GPU, and how much of it. The default is the best hardware adapter with all that it offers.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Only this API.
+    pub backend: Option<Backend>,
+    /// Only adapters whose name or driver contains this, whatever the case.
+    pub name: Option<String>,
+    /// Whether a software adapter will do. They are slower than [`Device::cpu`](crate::Device::cpu) and serve tests.
+    pub software: bool,
+    /// Ask for exactly WebGPU's default limits and no features, so that what runs here runs on every conforming device.
+    pub webgpu_defaults: bool,
+    /// How long one wait may take before the device counts as lost. By default a minute, ten on software adapters (which compile
+    /// at the first dispatch).
+    pub deadline: Option<Duration>,
+}
+
+/// An adapter that is present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdapterInfo {
+    /// The name as its driver gives it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// The API.
+    pub backend: Backend,
+    /// Hardware or software.
+    pub kind: AdapterKind,
+}
+
+impl AdapterInfo {
+    fn of(adapter: &wgpu::Adapter) -> Option<Self> {
+        let info = adapter.get_info();
+        let backend = match info.backend {
+            wgpu::Backend::Vulkan => Backend::Vulkan,
+            wgpu::Backend::Metal => Backend::Metal,
+            wgpu::Backend::Dx12 => Backend::Dx12,
+            wgpu::Backend::Gl => Backend::Gl,
+            wgpu::Backend::BrowserWebGpu => Backend::WebGpu,
+            // It executes nothing and says that it did.
+            wgpu::Backend::Noop => return None,
+        };
+        // OpenGL does not tell software from hardware except by name.
+        let lower = info.name.to_lowercase();
+        let software = ["llvmpipe", "lavapipe", "softpipe", "swiftshader", "software", "basic render"];
+        let kind = match info.device_type {
+            _ if software.iter().any(|s| lower.contains(s)) => AdapterKind::Software,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Other => AdapterKind::Unknown,
+        };
+        Some(AdapterInfo { name: info.name, driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(), backend, kind })
+    }
+
+    fn fits(&self, options: &GpuOptions) -> bool {
+        let named = options.name.as_ref().is_none_or(|name| {
+            let text = format!("{} {}", self.name, self.driver).to_lowercase();
+            text.contains(&name.to_lowercase())
+        });
+        options.backend.is_none_or(|b| b == self.backend) && named && (options.software || self.kind != AdapterKind::Software)
+    }
+
+    /// Smaller is better: hardware before software, native APIs before OpenGL.
+    fn rank(&self) -> (usize, bool) {
+        let kind = match self.kind {
+            AdapterKind::Discrete => 0,
+            AdapterKind::Integrated => 1,
+            AdapterKind::Virtual => 2,
+            AdapterKind::Unknown => 3,
+            AdapterKind::Software => 4,
+        };
+        (kind, self.backend == Backend::Gl)
+    }
+}
+
+impl std::fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{} ({}, {:?})", self.backend, self.name, self.driver, self.kind)
+    }
+}
+
+/// Every adapter, best first.
+async fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY | wgpu::Backends::SECONDARY;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let mut found: Vec<_> = adapters
+        .into_iter()
+        .filter(|a| {
+            let flags = a.get_downlevel_capabilities().flags;
+            flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        })
+        .filter_map(|a| Some((AdapterInfo::of(&a)?, a)))
+        .collect();
+    found.sort_by_key(|(info, _)| info.rank());
+    found
+}
+
+/// Every adapter with compute shaders, best first, software ones included.
+pub(crate) async fn adapters() -> Vec<AdapterInfo> {
+    enumerate().await.into_iter().map(|(info, _)| info).collect()
+}
+
+/// A wgpu device and all that we keep with it.
+pub(crate) struct Gpu {
+    pub(crate) caps: Caps,
+    pub(crate) label: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    deadline: Duration,
+    health: Arc<Health>,
+    pipelines: Pipelines,
+    stream: Mutex<Stream>,
+}
+
+/// What went wrong outside any call: read by every later call.
+#[derive(Default)]
+struct Health {
+    lost: Mutex<Option<String>>,
+    uncaptured: Mutex<Option<String>>,
+}
+
+impl Health {
+    fn lose(&self, reason: String) {
+        lock(&self.lost).get_or_insert(reason);
+    }
+}
+
+/// Locks; a panic elsewhere does not poison our plain data.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// A whole wgpu buffer that one tensor's storage lives in.
+#[derive(Debug)]
+pub(crate) struct GpuBuffer {
+    pub(crate) buffer: wgpu::Buffer,
+}
+
+impl Gpu {
+    pub(crate) async fn open(options: &GpuOptions) -> Result<Arc<Self>> {
+        let found = enumerate().await;
+        let names: Vec<String> = found.iter().map(|(info, _)| info.to_string()).collect();
+        let refused = |help| Error::NoGpu { wanted: format!("{options:?}"), found: names.clone(), help };
+        let mut last = refused(HELP);
+        for (info, adapter) in found.iter().filter(|(info, _)| info.fits(options)) {
+            match Self::request(info, adapter, options).await {
+                Ok(gpu) => return Ok(gpu),
+                Err(error) => {
+                    tracing::warn!(adapter = %info, %error, "adapter refused a device");
+                    last = refused("the adapter that fits refused to open; look at the log, update its driver or choose another");
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn request(info: &AdapterInfo, adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>, wgpu::RequestDeviceError> {
+        let offered = adapter.features();
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let (features, limits) =
+            if options.webgpu_defaults { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (offered & wanted, adapter.limits()) };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gristmill"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await?;
+        let adapter_info = adapter.get_info();
+        let caps = Caps {
+            name: info.name.clone(),
+            driver: info.driver.clone(),
+            backend: info.backend,
+            kind: info.kind,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            grid_dimension: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features
+                .contains(wgpu::Features::SUBGROUP)
+                .then_some((adapter_info.subgroup_min_size, adapter_info.subgroup_max_size)),
+        };
+        let health = Arc::new(Health::default());
+        let for_loss = health.clone();
+        device.set_device_lost_callback(move |reason, message| for_loss.lose(format!("{reason:?}: {message}")));
+        let for_errors = health.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&for_errors.uncaptured).get_or_insert(error.to_string());
+        }));
+        let seconds = if info.kind == AdapterKind::Software { 600 } else { 60 };
+        let stream = Stream::new(&device, &limits);
+        Ok(Arc::new(Gpu {
+            label: format!("{}:{}", info.backend, info.name),
+            caps,
+            deadline: options.deadline.unwrap_or(Duration::from_secs(seconds)),
+            health,
+            pipelines: Pipelines::default(),
+            stream: Mutex::new(stream),
+            device,
+            queue,
+        }))
+    }
+
+    /// Fails if the device is known to be gone, or if an error arrived that no call has reported yet.
+    fn check(&self, op: &'static str) -> Result<()> {
+        if let Some(reason) = lock(&self.health.lost).clone() {
+            return Err(Error::Lost { op, device: self.label.clone(), reason });
+        }
+        match lock(&self.health.uncaptured).take() {
+            None => Ok(()),
+            Some(message) => Err(self.rejected(op, "an earlier command", message)),
+        }
+    }
+
+    fn rejected(&self, op: &'static str, kernel: impl Into<String>, message: String) -> Error {
+        Error::Rejected { op, device: self.label.clone(), kernel: kernel.into(), message }
+    }
+
+    /// Runs wgpu calls and turns whatever they raise (an error in a scope, a panic) into our error. `bytes` is what they allocate.
+    fn guarded<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
+        self.check(op)?;
+        let run = || catch_unwind(AssertUnwindSafe(calls));
+        #[cfg(not(target_arch = "wasm32"))]
+        let (result, error) = {
+            let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+            let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+            let result = run();
+            let mut error = None;
+            for scope in scopes.into_iter().rev() {
+                // Native futures of scopes are ready at once.
+                error = crate::platform::block_on(scope.pop()).or(error);
+            }
+            (result, error)
+        };
+        // A browser reports through the uncaptured handler, and so at the next call.
+        #[cfg(target_arch = "wasm32")]
+        let (result, error) = (run(), None::<wgpu::Error>);
+        match (result, error) {
+            (_, Some(wgpu::Error::OutOfMemory { .. })) => Err(Error::OutOfMemory { op, bytes, device: self.label.clone() }),
+            (_, Some(error)) => Err(self.rejected(op, what, error.to_string())),
+            (Ok(value), None) => Ok(value),
+            (Err(panic), None) => {
+                self.health.lose(panic_text(&*panic));
+                Err(self.check(op).err().unwrap_or_else(|| self.rejected(op, what, "panicked".into())))
+            }
+        }
+    }
+
+    /// A zeroed buffer (`data` empty) or one that holds `data`.
+    pub(crate) fn buffer(&self, op: &'static str, bytes: u64, data: &[u8]) -> Result<GpuBuffer> {
+        // A binding may not be empty, and kernels read whole words.
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.caps.buffer_bytes {
+            return Err(Error::TooLarge {
+                op,
+                what: "the tensor".into(),
+                requested: size.into(),
+                limit: self.caps.buffer_bytes.into(),
+                limit_name: "bytes a buffer",
+            });
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.guarded(op, "a buffer", size, || {
+            let descriptor = wgpu::BufferDescriptor { label: Some(op), size, usage, mapped_at_creation: !data.is_empty() };
+            let buffer = self.device.create_buffer(&descriptor);
+            if !data.is_empty() {
+                if let Ok(mut view) = buffer.slice(..).get_mapped_range_mut() {
+                    view.slice(..data.len()).copy_from_slice(data);
+                }
+                buffer.unmap();
+            }
+            buffer
+        })?;
+        Ok(GpuBuffer { buffer })
+    }
+
+    /// Records all of a plan; `tensors` are the buffers of the call, `out` first.
+    pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&wgpu::Buffer]) -> Result<()> {
+        let scratch = plan.scratch.iter().map(|&bytes| self.buffer(op, bytes, &[])).collect::<Result<Vec<_>>>()?;
+        let mut sink = self;
+        for dispatch in &plan.dispatches {
+            let buffers: Vec<_> = dispatch
+                .args
+                .iter()
+                .map(|arg| match *arg {
+                    Arg::Tensor(i) => tensors[i],
+                    Arg::Scratch(i) => &scratch[i].buffer,
+                })
+                .collect();
+            sink.take(op, dispatch, &buffers)?;
+        }
+        Ok(())
+    }
+
+    /// Submits what is recorded and waits until it is done.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn sync(&self, op: &'static str) -> Result<()> {
+        self.flush(op)?;
+        let done = Signal::default();
+        let notify = done.clone();
+        self.queue.on_submitted_work_done(move || notify.set(Ok(())));
+        self.drive(op, &done);
+        done.take().unwrap_or(Ok(()))?;
+        self.check(op)
+    }
+
+    /// The async twin of `sync`.
+    pub(crate) async fn sync_async(self: &Arc<Self>, op: &'static str) -> Result<()> {
+        self.flush(op)?;
+        let done = Signal::default();
+        let notify = done.clone();
+        self.queue.on_submitted_work_done(move || notify.set(Ok(())));
+        self.drive_apart(op, &done);
+        done.await?;
+        self.check(op)
+    }
+
+    /// Bytes `start..start + len` of a buffer.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
+        let (staging, mapped) = self.start_read(op, from, start, len)?;
+        self.drive(op, &mapped);
+        mapped.take().unwrap_or_else(|| self.check(op))?;
+        self.finish_read(op, &staging, start, len)
+    }
+
+    /// The async twin of `read`.
+    pub(crate) async fn read_async(self: &Arc<Self>, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
+        let (staging, mapped) = self.start_read(op, from, start, len)?;
+        self.drive_apart(op, &mapped);
+        mapped.await?;
+        self.finish_read(op, &staging, start, len)
+    }
+
+    fn start_read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<(wgpu::Buffer, Signal)> {
+        // Copies go by whole words.
+        let first = start / 4 * 4;
+        let size = (start + len - first).next_multiple_of(4);
+        let staging = self.guarded(op, "a readback buffer", size, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("readback"),
+                size,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        self.guarded(op, "a readback", size, || {
+            let mut stream = lock(&self.stream);
+            stream.encoder(&self.device).copy_buffer_to_buffer(&from.buffer, first, &staging, 0, size);
+        })?;
+        self.flush(op)?;
+        let mapped = Signal::default();
+        let notify = mapped.clone();
+        let (label, health) = (self.label.clone(), self.health.clone());
+        self.guarded(op, "a readback", size, || {
+            staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+                notify.set(result.map_err(|error| match lock(&health.lost).clone() {
+                    Some(reason) => Error::Lost { op, device: label.clone(), reason },
+                    None => Error::Rejected { op, device: label, kernel: "a readback".into(), message: error.to_string() },
+                }));
+            });
+        })?;
+        Ok((staging, mapped))
+    }
+
+    fn finish_read(&self, op: &'static str, staging: &wgpu::Buffer, start: u64, len: u64) -> Result<Vec<u8>> {
+        self.check(op)?;
+        let skip = (start % 4) as usize;
+        let view = staging.slice(..).get_mapped_range().map_err(|e| self.rejected(op, "a readback", e.to_string()))?;
+        let bytes = view[skip..skip + len as usize].to_vec();
+        drop(view);
+        staging.unmap();
+        Ok(bytes)
+    }
+
+    fn flush(&self, op: &'static str) -> Result<()> {
+        self.guarded(op, "a submission", 0, || lock(&self.stream).flush(&self.queue))
+    }
+
+    /// Polls until the signal is set; past the deadline the device counts as lost.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn drive(&self, op: &'static str, signal: &Signal) {
+        let clock = crate::platform::Stopwatch::start();
+        while !signal.is_set() {
+            let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(500)) };
+            // `poll` panics on a real device loss (wgpu 30.0.1).
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait))) {
+                self.health.lose(panic_text(&*panic));
+            }
+            if let Some(reason) = lock(&self.health.lost).clone() {
+                let device = self.label.clone();
+                signal.set(Err(Error::Lost { op, device, reason }));
+            } else if clock.elapsed() > self.deadline {
+                let seconds = self.deadline.as_secs();
+                self.health.lose(format!("a wait passed its deadline of {seconds} s"));
+                let device = self.label.clone();
+                signal.set(Err(Error::TimedOut { op, device, seconds }));
+            }
+        }
+    }
+
+    /// Sees to it that the signal gets set while nobody polls: a thread on native, the event loop in a browser.
+    fn drive_apart(self: &Arc<Self>, op: &'static str, signal: &Signal) {
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let (gpu, driven) = (self.clone(), signal.clone());
+            let spawned = std::thread::Builder::new().name("gristmill-poll".into()).spawn(move || gpu.drive(op, &driven));
+            // Out of threads: block rather than fail.
+            if spawned.is_err() {
+                self.drive(op, signal);
+            }
+        }
+        #[cfg(target_arch = "wasm32")]
+        let _ = (op, signal);
+    }
+}
+
+impl Sink for &Gpu {
+    fn take(&mut self, op: &'static str, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) -> Result<()> {
+        self.check(op)?;
+        let pipeline = self.pipelines.get(self, op, dispatch.kernel, dispatch.spec)?;
+        let label = dispatch.kernel.name;
+        self.guarded(op, label, 0, || {
+            let mut stream = lock(&self.stream);
+            if stream.is_full(dispatch) {
+                stream.flush(&self.queue);
+            }
+            stream.record(&self.device, &pipeline, dispatch, buffers);
+        })
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // Work that nobody waited for is still work: `_into` results may be seen through a shared buffer.
+        let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = catch_unwind(AssertUnwindSafe(|| stream.flush(&self.queue)));
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("wgpu panicked").to_string()
+}
+
+/// A result that a callback will bring: a future, and pollable.
+#[derive(Clone, Default)]
+struct Signal(Arc<Mutex<SignalState>>);
+
+#[derive(Default)]
+struct SignalState {
+    result: Option<Result<()>>,
+    waker: Option<std::task::Waker>,
+}
+
+impl Signal {
+    /// The first result counts.
+    fn set(&self, result: Result<()>) {
+        let mut state = lock(&self.0);
+        state.result.get_or_insert(result);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn is_set(&self) -> bool {
+        lock(&self.0).result.is_some()
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn take(&self) -> Option<Result<()>> {
+        lock(&self.0).result.clone()
+    }
+}
+
+impl Future for Signal {
+    type Output = Result<()>;
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<()>> {
+        let mut state = lock(&self.0);
+        match state.result.clone() {
+            Some(result) => std::task::Poll::Ready(result),
+            None => {
+                state.waker = Some(context.waker().clone());
+                std::task::Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The pipeline cache: each kernel × spec compiled once, outside the lock, in parallel.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::{Access, Gpu, Kernel, Spec, lock};
+use crate::error::Result;
+
+/// A compiled kernel and the layout of its bindings.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// Kernels are statics: their address is who they are, also where a user's kernel shares a name with ours.
+type Key = (usize, Spec);
+type Slot = Arc<OnceLock<Result<Arc<Pipeline>>>>;
+
+#[derive(Default)]
+pub(super) struct Pipelines(Mutex<HashMap<Key, Slot>>);
+
+impl Pipelines {
+    pub(super) fn get(&self, gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: Spec) -> Result<Arc<Pipeline>> {
+        let key = (std::ptr::from_ref(kernel) as usize, spec);
+        let slot = lock(&self.0).entry(key).or_default().clone();
+        slot.get_or_init(|| compile(gpu, op, kernel, &spec).map(Arc::new)).clone()
+    }
+}
+
+fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec) -> Result<Pipeline> {
+    let text = kernel.compose(spec)?;
+    let label = format!("{}.{spec}", kernel.name);
+    tracing::debug!(kernel = label, device = gpu.label, "compiling");
+    let storage = kernel.bindings.iter().map(|binding| wgpu::BufferBindingType::Storage { read_only: binding.access == Access::Read });
+    let entries: Vec<_> = storage
+        .chain([wgpu::BufferBindingType::Uniform])
+        .zip(0..)
+        .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: ty == wgpu::BufferBindingType::Uniform, min_binding_size: None },
+            count: None,
+        })
+        .collect();
+    gpu.guarded(op, &label, 0, || {
+        let module = gpu
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) });
+        let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    })
+}

@@ -1,0 +1,136 @@
+//! Attention on the CPU: blocks of queries over rayon, blocks of keys in order with an online softmax.
+
+use rayon::prelude::*;
+
+use super::Problem;
+use crate::Layout;
+
+/// Queries a task and keys a step: constants, so that the bits do not depend on the number of threads.
+const BLOCK_Q: usize = 32;
+const BLOCK_K: usize = 64;
+
+/// `out` is dense: [batch, heads, seq_q, v_dim].
+pub(super) fn attention(problem: &Problem, out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u8]>, bias: Option<&[f32]>) {
+    let (seq_q, v_dim) = (problem.seq_q(), problem.v_dim());
+    out.par_chunks_mut(seq_q * v_dim).enumerate().for_each(|(matrix, rows)| {
+        let (batch, head) = (matrix / problem.heads(), matrix % problem.heads());
+        rows.par_chunks_mut(BLOCK_Q * v_dim).enumerate().for_each(|(block, rows)| {
+            let task = Task { problem, batch, head, first: block * BLOCK_Q, mask: mask.zip(problem.mask), bias: bias.zip(problem.bias) };
+            task.run(rows, q, k, v);
+        });
+    });
+}
+
+/// One block of queries of one head.
+struct Task<'a> {
+    problem: &'a Problem,
+    batch: usize,
+    head: usize,
+    /// The first query.
+    first: usize,
+    mask: Option<(&'a [u8], Layout)>,
+    bias: Option<(&'a [f32], Layout)>,
+}
+
+impl Task<'_> {
+    fn run(&self, out: &mut [f32], q: &[f32], k: &[f32], v: &[f32]) {
+        let problem = self.problem;
+        let (head_dim, v_dim) = (problem.head_dim(), problem.v_dim());
+        let rows = out.len() / v_dim;
+        let kv_head = self.head / problem.heads_per_kv();
+        let at = |layout: &Layout, head: usize, row: usize, column: usize| {
+            let s = layout.strides();
+            layout.offset() + self.batch * s[0] + head * s[1] + row * s[2] + column * s[3]
+        };
+        let mut tops = [f32::NEG_INFINITY; BLOCK_Q];
+        let mut sums = [0.0f32; BLOCK_Q];
+        let mut keys = vec![0.0; head_dim * BLOCK_K];
+        let mut values = vec![0.0; BLOCK_K * v_dim];
+        let mut scores = [[0.0f32; BLOCK_K]; BLOCK_Q];
+        out.fill(0.0);
+        // Keys past the last row's end are masked for the whole block.
+        let end = self.key_end(self.first + rows - 1);
+        for first_key in (0..end).step_by(BLOCK_K) {
+            let count = BLOCK_K.min(end - first_key);
+            // Keys transposed, so that the inner loops run along neighbours.
+            for key in 0..count {
+                for d in 0..head_dim {
+                    keys[d * BLOCK_K + key] = k[at(&problem.k, kv_head, first_key + key, d)];
+                }
+                for c in 0..v_dim {
+                    values[key * v_dim + c] = v[at(&problem.v, kv_head, first_key + key, c)];
+                }
+            }
+            for row in 0..rows {
+                let query = self.first + row;
+                let line = &mut scores[row];
+                line.fill(0.0);
+                for d in 0..head_dim {
+                    let factor = q[at(&problem.q, self.head, query, d)];
+                    for (score, key) in line.iter_mut().zip(&keys[d * BLOCK_K..][..BLOCK_K]) {
+                        *score += factor * key;
+                    }
+                }
+                self.mask_line(&mut line[..count], query, first_key);
+                let top = line[..count].iter().copied().fold(tops[row], f32::max);
+                if top == f32::NEG_INFINITY {
+                    continue;
+                }
+                // What was summed so far was relative to the old maximum.
+                let shrink = exp_below(tops[row], top);
+                tops[row] = top;
+                let result = &mut out[row * v_dim..][..v_dim];
+                result.iter_mut().for_each(|o| *o *= shrink);
+                let mut sum = 0.0;
+                for (key, score) in line[..count].iter().enumerate() {
+                    let p = exp_below(*score, top);
+                    sum += p;
+                    if p != 0.0 {
+                        for (o, value) in result.iter_mut().zip(&values[key * v_dim..][..v_dim]) {
+                            *o += p * value;
+                        }
+                    }
+                }
+                sums[row] = sums[row] * shrink + sum;
+            }
+        }
+        for (row, result) in out.chunks_mut(v_dim).enumerate() {
+            // At least the exponential of 0 unless every key was masked.
+            if sums[row] != 0.0 {
+                result.iter_mut().for_each(|o| *o /= sums[row]);
+            }
+        }
+    }
+
+    /// The first key that a query does not see by its place.
+    fn key_end(&self, query: usize) -> usize {
+        let limit = query as i64 + self.problem.causal_limit;
+        limit.clamp(0, self.problem.seq_k() as i64) as usize
+    }
+
+    /// Products to logits; -inf where masked.
+    fn mask_line(&self, line: &mut [f32], query: usize, first_key: usize) {
+        let end = self.key_end(query);
+        let row = |layout: &Layout| {
+            let s = layout.strides();
+            (layout.offset() + self.batch * s[0] + self.head * s[1] + query * s[2], s[3])
+        };
+        let mask = self.mask.map(|(mask, layout)| (mask, row(&layout)));
+        let bias = self.bias.map(|(bias, layout)| (bias, row(&layout)));
+        for (i, score) in line.iter_mut().enumerate() {
+            let key = first_key + i;
+            let shown = key < end && mask.is_none_or(|(mask, (base, step))| mask[base + key * step] != 0);
+            let add = bias.map_or(0.0, |(bias, (base, step))| bias[base + key * step]);
+            *score = if shown && add != f32::NEG_INFINITY {
+                (*score * self.problem.scale + add).clamp(f32::MIN, f32::MAX)
+            } else {
+                f32::NEG_INFINITY
+            };
+        }
+    }
+}
+
+/// exp(x - top), for any x up to a finite top: in f64 the difference of two huge values does not overflow.
+fn exp_below(x: f32, top: f32) -> f32 {
+    ((f64::from(x) - f64::from(top)) as f32).exp()
+}

@@ -1,0 +1,185 @@
+//! Attention on a GPU: [`ATTENTION`], FlashAttention-2 as two register-tiled products.
+
+use super::Problem;
+use crate::error::{Error, Result};
+use crate::gpu::{
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, check_binding, check_kernel, fold, word,
+};
+use crate::{DType, Layout};
+
+/// Queries a workgroup, as in the shader.
+const BLOCK: usize = 32;
+
+/// 32 queries a workgroup, 32 keys a step. A tune for each size of the output registers: the smallest that holds `v_dim` is taken.
+pub static ATTENTION: Kernel = Kernel {
+    name: "attention",
+    source: include_str!("../../../shaders/attention.wgsl"),
+    libs: &[include_str!("../../../shaders/lib/softmax.wgsl")],
+    bindings: &[
+        Binding::new("out", Access::Write),
+        Binding::new("q", Access::Read),
+        Binding::new("k", Access::Read),
+        Binding::new("v", Access::Read),
+        Binding::new("mask", Access::Read),
+        Binding::new("bias", Access::Read),
+    ],
+    params: Params::FIELDS,
+    variants: &[Constants::NONE],
+    tunes: &[
+        Constants { name: "v32", values: &[("V_MAX", 32)] },
+        Constants { name: "v64", values: &[("V_MAX", 64)] },
+        Constants { name: "v128", values: &[("V_MAX", 128)] },
+        Constants { name: "v256", values: &[("V_MAX", 256)] },
+    ],
+    dtypes: &[&[DType::F32, DType::F32, DType::F32, DType::F32, DType::Bool, DType::F32]],
+};
+
+crate::params! {
+    /// `Params` of `attention.wgsl`. Strides are of batch, head, row and column; of batch, head, query and key in masks.
+    pub struct Params {
+        /// Strides.
+        q_strides: [u32; 4],
+        /// Strides.
+        k_strides: [u32; 4],
+        /// Strides.
+        v_strides: [u32; 4],
+        /// Strides.
+        mask_strides: [u32; 4],
+        /// Strides.
+        bias_strides: [u32; 4],
+        /// Strides.
+        out_strides: [u32; 4],
+        /// First element.
+        q_offset: u32,
+        /// First element.
+        k_offset: u32,
+        /// First element.
+        v_offset: u32,
+        /// First element.
+        mask_offset: u32,
+        /// First element.
+        bias_offset: u32,
+        /// First element.
+        out_offset: u32,
+        /// Query heads.
+        heads: u32,
+        /// Query heads that share a key head.
+        heads_per_kv: u32,
+        /// Queries.
+        seq_q: u32,
+        /// Keys.
+        seq_k: u32,
+        /// Columns of q and k.
+        head_dim: u32,
+        /// Columns of v.
+        v_dim: u32,
+        /// Workgroups a head.
+        blocks_q: u32,
+        /// Workgroups that have work.
+        groups: u32,
+        /// Query i sees keys below i + causal_limit.
+        causal_limit: i32,
+        /// Factor of the scores.
+        scale: f32,
+        /// Whether there is a boolean mask.
+        has_mask: u32,
+        /// Whether there is an additive mask.
+        has_bias: u32,
+        /// Nothing.
+        pad0: u32,
+        /// Nothing.
+        pad1: u32,
+    }
+}
+
+/// The smallest registers that hold a row: fewer idle lanes and spills, by arithmetic, on any device.
+fn select(_caps: &Caps, problem: &Problem) -> &'static Constants {
+    let holds = |tune: &&Constants| tune.get("V_MAX").unwrap_or(0) as usize >= problem.v_dim();
+    ATTENTION.tunes.iter().find(holds).unwrap_or(&ATTENTION.tunes[3])
+}
+
+fn four(layout: &Layout) -> Result<[u32; 4]> {
+    Ok(crate::gpu::axes(super::OP, layout.strides(), 0)?[1])
+}
+
+/// The dispatches of an attention.
+///
+/// # Errors
+/// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the pinned tune does not hold `v_dim`.
+pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    let op = super::OP;
+    check_kernel(op, caps, &ATTENTION)?;
+    // Masks that are not there: their bindings hold q, unread.
+    let mask = problem.mask.unwrap_or(problem.q);
+    let bias = problem.bias.unwrap_or(problem.q);
+    let all = [
+        ("out", &problem.out, DType::F32),
+        ("q", &problem.q, DType::F32),
+        ("k", &problem.k, DType::F32),
+        ("v", &problem.v, DType::F32),
+        ("mask", &mask, if problem.mask.is_some() { DType::Bool } else { DType::F32 }),
+        ("bias", &bias, DType::F32),
+    ];
+    for (name, layout, dtype) in all {
+        check_binding(op, caps, name, layout, dtype)?;
+    }
+    let tune = Pin::tune_of(pin, &ATTENTION).unwrap_or_else(|| select(caps, problem));
+    if problem.v_dim() > tune.get("V_MAX").unwrap_or(0) as usize {
+        return Err(Error::Argument {
+            op,
+            argument: "the device's pin",
+            problem: format!("is attention.{}, which is too small for v_dim = {}", tune.name, problem.v_dim()),
+            help: "pin a larger tune, or the kernel alone",
+        });
+    }
+    let [batch, heads, seq_q, seq_k] = [problem.q.dims()[0], problem.heads(), problem.seq_q(), problem.seq_k()];
+    let blocks_q = seq_q.div_ceil(BLOCK);
+    let groups = [batch, heads, blocks_q].into_iter().try_fold(1usize, usize::checked_mul).unwrap_or(usize::MAX);
+    let params = Params {
+        q_strides: four(&problem.q)?,
+        k_strides: four(&problem.k)?,
+        v_strides: four(&problem.v)?,
+        mask_strides: four(&mask)?,
+        bias_strides: four(&bias)?,
+        out_strides: four(&problem.out)?,
+        q_offset: word(op, "q", problem.q.offset())?,
+        k_offset: word(op, "k", problem.k.offset())?,
+        v_offset: word(op, "v", problem.v.offset())?,
+        mask_offset: word(op, "mask", mask.offset())?,
+        bias_offset: word(op, "bias", bias.offset())?,
+        out_offset: word(op, "out", problem.out.offset())?,
+        heads: word(op, "heads", heads)?,
+        heads_per_kv: word(op, "heads", problem.heads_per_kv())?,
+        seq_q: word(op, "seq_q", seq_q)?,
+        seq_k: word(op, "seq_k", seq_k)?,
+        head_dim: word(op, "head_dim", problem.head_dim())?,
+        v_dim: word(op, "v_dim", problem.v_dim())?,
+        blocks_q: word(op, "seq_q", blocks_q)?,
+        groups: word(op, "the grid", groups)?,
+        // Sequences are below 2^30, so this fits.
+        causal_limit: problem.causal_limit as i32,
+        scale: problem.scale,
+        has_mask: problem.mask.is_some().into(),
+        has_bias: problem.bias.is_some().into(),
+        pad0: 0,
+        pad1: 0,
+    };
+    let mut args: Vec<Arg> = (0..4).map(Arg::Tensor).collect();
+    let mut next = 4;
+    for present in [problem.mask.is_some(), problem.bias.is_some()] {
+        args.push(Arg::Tensor(if present { next } else { 1 }));
+        next += usize::from(present);
+    }
+    let columns = (problem.head_dim() + problem.v_dim()) as u64;
+    let scores = (batch * heads) as u64 * seq_q as u64 * seq_k as u64;
+    let kv_rows = (batch * heads / problem.heads_per_kv()) as u64 * seq_k as u64;
+    Ok(Plan::from(Dispatch {
+        kernel: &ATTENTION,
+        spec: Spec { dtypes: ATTENTION.dtypes[0], variant: &Constants::NONE, tune },
+        args,
+        params: bytemuck::bytes_of(&params).to_vec(),
+        grid: fold(op, caps, groups as u64)?,
+        bytes: 4 * columns * ((batch * heads * seq_q) as u64 + kv_rows),
+        flops: 2 * scores * columns,
+    }))
+}

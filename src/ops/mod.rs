@@ -1,0 +1,167 @@
+//! The ops: free functions over tensors, `verb(inputs…, options)` and `verb_into(&mut out, inputs…, options)`.
+
+pub mod attention;
+pub mod binary;
+pub mod cast;
+pub mod copy;
+pub mod matmul;
+pub mod softmax;
+
+pub use attention::{Attention, Causal, attention, attention_into};
+pub use binary::{add, add_into, mul, mul_into};
+pub use cast::{cast, cast_into};
+pub use copy::{copy, copy_into};
+pub use matmul::{matmul, matmul_into};
+pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
+
+use crate::cpu::CpuBuffer;
+use crate::device::Kind;
+use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::{Caps, Kernel, Pin, Plan};
+use crate::tensor::StorageData;
+use crate::{DType, Device, Layout, Tensor};
+
+/// Every kernel of the crate. With [`Kernel::specs`] this is the finite list of all that can ever be compiled.
+#[cfg(feature = "gpu")]
+pub fn kernels() -> &'static [&'static Kernel] {
+    static KERNELS: &[&Kernel] = &[
+        &attention::gpu::ATTENTION,
+        &binary::gpu::BINARY,
+        &cast::gpu::CAST,
+        &copy::gpu::COPY,
+        &copy::gpu::COPY_SCATTER,
+        &matmul::gpu::MATMUL,
+        &softmax::gpu::SOFTMAX,
+    ];
+    KERNELS
+}
+
+/// A checked call: facts about shapes and options, and how either backend computes it. Implemented by each op's `Problem`.
+pub(crate) trait Op {
+    /// The op's name, for errors.
+    fn name(&self) -> &'static str;
+    /// Computes on the CPU into a dense `out`; `inputs` are whole storages, which the problem's layouts index.
+    fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]);
+    /// The dispatches that compute it on a GPU. Pure: the same facts give the same plan.
+    #[cfg(feature = "gpu")]
+    fn plan(&self, caps: &Caps, pin: Option<Pin>) -> Result<Plan>;
+}
+
+/// Runs a checked call on the device that its operands live on. `out` has elements.
+pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result<()> {
+    let op = problem.name();
+    match out.data() {
+        StorageData::Cpu(buffer) => {
+            let sources: Vec<&CpuBuffer> = inputs.iter().filter_map(|t| cpu_buffer(t)).collect();
+            let size = out.dtype().block_bytes();
+            let bytes = out.len() * size;
+            if out.layout().is_contiguous() {
+                let start = out.layout().offset() * size;
+                CpuBuffer::with_all(buffer, &sources, |to, from| problem.cpu(&mut to[start..start + bytes], from));
+            } else {
+                // A strided output: compute densely, then scatter.
+                let dense = CpuBuffer::new(op, bytes)?;
+                CpuBuffer::with_all(&dense, &sources, |to, from| problem.cpu(to, from));
+                CpuBuffer::with_all(buffer, &[&dense], |to, from| copy::cpu::scatter(to, from[0], out.layout(), size));
+            }
+        }
+        #[cfg(feature = "gpu")]
+        StorageData::Gpu(_) => {
+            // The first input's handle decides; an op without inputs would be the output's.
+            let device = inputs.first().map_or(out.device(), |t| t.device());
+            if let Kind::Gpu(gpu) = device.kind() {
+                let plan = problem.plan(&gpu.caps, device.pin())?;
+                let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(gpu_buffer).collect();
+                gpu.run(op, &plan, &buffers)?;
+            }
+        }
+    }
+    out.count_write();
+    Ok(())
+}
+
+fn cpu_buffer(tensor: &Tensor) -> Option<&CpuBuffer> {
+    match tensor.data() {
+        StorageData::Cpu(buffer) => Some(buffer),
+        #[cfg(feature = "gpu")]
+        StorageData::Gpu(_) => None,
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn gpu_buffer(tensor: &Tensor) -> Option<&wgpu::Buffer> {
+    match tensor.data() {
+        StorageData::Cpu(_) => None,
+        StorageData::Gpu(buffer) => Some(&buffer.buffer),
+    }
+}
+
+/// A fresh output on the device of the first input, with its handle.
+pub(crate) fn fresh(op: &'static str, device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+    Tensor::zeros_for(op, device, dtype, shape)
+}
+
+/// Named tensors, for checks and their errors.
+pub(crate) type Named<'a> = (&'static str, &'a Tensor);
+
+/// A shape error that shows all operands.
+pub(crate) fn misfit(op: &'static str, tensors: &[Named], problem: impl Into<String>, help: &'static str) -> Error {
+    Error::Shape { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect(), problem: problem.into(), help }
+}
+
+/// All on one device.
+pub(crate) fn check_devices(op: &'static str, tensors: &[Named]) -> Result<()> {
+    let together = tensors.windows(2).all(|pair| pair[0].1.device().same_as(pair[1].1.device()));
+    if together {
+        return Ok(());
+    }
+    Err(Error::Device { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect() })
+}
+
+/// All of one dtype.
+pub(crate) fn check_dtype(op: &'static str, tensors: &[Named], wanted: DType, supported: &'static str) -> Result<()> {
+    if tensors.iter().all(|(_, t)| t.dtype() == wanted) {
+        return Ok(());
+    }
+    Err(Error::DType { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect(), supported })
+}
+
+/// An output that the caller brought: its shape and type, its device, and that it shares no memory with an input or itself.
+pub(crate) fn check_out(op: &'static str, out: &Tensor, dims: &[usize], dtype: DType, inputs: &[Named]) -> Result<()> {
+    if out.shape() != dims {
+        let problem = format!("`out` must have shape {dims:?}");
+        return Err(misfit(op, &[("out", out)], problem, "make it with that shape, or call the form that returns it"));
+    }
+    if out.dtype() != dtype {
+        return Err(Error::DType { op, operands: vec![out.operand("out")], supported: dtype.name() });
+    }
+    let mut all = vec![("out", out)];
+    all.extend_from_slice(inputs);
+    check_devices(op, &all)?;
+    // wgpu refuses a buffer that a dispatch both reads and writes even where the ranges are apart; so do we, everywhere.
+    if let Some((with, _)) = inputs.iter().find(|(_, t)| t.shares_storage(out)) {
+        return Err(Error::Overlap { op, with });
+    }
+    if out.layout().overlaps_itself() {
+        return Err(Error::Overlap { op, with: "itself" });
+    }
+    Ok(())
+}
+
+/// Broadcasts an operand to dims that were computed from it.
+pub(crate) fn broadcast(op: &'static str, named: Named, dims: &[usize]) -> Result<Layout> {
+    let (name, tensor) = named;
+    tensor.layout().broadcast_to(dims).ok_or_else(|| {
+        let problem = format!("`{name}` does not broadcast to {dims:?}");
+        misfit(op, &[named], problem, "align the axes at the right; each must be 1 or that size")
+    })
+}
+
+/// The scale must be a number.
+pub(crate) fn check_scale(op: &'static str, scale: f32) -> Result<()> {
+    if scale.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Argument { op, argument: "scale", problem: format!("is {scale}"), help: "give a finite number" })
+}

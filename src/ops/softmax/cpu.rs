@@ -1,0 +1,66 @@
+//! Softmax on the CPU: a row at a time, over rayon.
+
+use rayon::prelude::*;
+
+use super::Problem;
+use crate::Layout;
+use crate::cpu::indices_from;
+
+/// `out` is dense, in `x`'s dims.
+pub(super) fn softmax(problem: &Problem, out: &mut [f32], x: &[f32], mask: Option<&[f32]>) {
+    let dims = problem.x.dims();
+    let (len, inner) = (dims[problem.axis], dims[problem.axis + 1..].iter().product::<usize>());
+    // The rows' starts in row-major order: `outer * inner` of them.
+    let starts = |layout: &Layout| layout.narrow(problem.axis, 0, 1).unwrap_or(*layout);
+    let step = |layout: &Layout| layout.strides()[problem.axis];
+    let (x_rows, x_step) = (starts(&problem.x), step(&problem.x));
+    let masked = mask.zip(problem.mask).map(|(mask, layout)| (mask, starts(&layout), step(&layout)));
+    // `out` in slabs of len x inner; the rows of a slab interleave.
+    out.par_chunks_mut(len * inner).enumerate().for_each(|(slab, values)| {
+        let mut row = vec![0.0; len];
+        let mut x_starts = indices_from(&x_rows, slab * inner, inner);
+        let mut mask_starts = masked.as_ref().map(|(_, rows, _)| indices_from(rows, slab * inner, inner));
+        for column in 0..inner {
+            let x_start = x_starts.next().unwrap_or(0);
+            let mask_start = mask_starts.as_mut().and_then(Iterator::next).unwrap_or(0);
+            for (i, value) in row.iter_mut().enumerate() {
+                let bias = masked.as_ref().map_or(0.0, |(mask, _, step)| mask[mask_start + i * step]);
+                *value = logit(x[x_start + i * x_step], problem.scale, bias);
+            }
+            normalise(&mut row, problem.log);
+            for (i, value) in row.iter().enumerate() {
+                values[i * inner + column] = *value;
+            }
+        }
+    });
+}
+
+/// `scale * x + bias`, saturated at the ends of f32, so that -inf means masked and nothing else.
+fn logit(x: f32, scale: f32, bias: f32) -> f32 {
+    if x == f32::NEG_INFINITY || bias == f32::NEG_INFINITY {
+        return f32::NEG_INFINITY;
+    }
+    (x * scale + bias).clamp(f32::MIN, f32::MAX)
+}
+
+/// Logits to probabilities, or to their logarithms, in place.
+fn normalise(row: &mut [f32], log: bool) {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if top == f32::NEG_INFINITY {
+        // All masked: the logarithms are what they are already.
+        if !log {
+            row.fill(0.0);
+        }
+        return;
+    }
+    // In f64 the difference is exact enough and does not overflow.
+    let below = |value: f32| f64::from(value) - f64::from(top);
+    let total: f64 = row.iter().map(|&value| f64::from((below(value) as f32).exp())).sum();
+    for value in row {
+        *value = match log {
+            false => ((f64::from((below(*value) as f32).exp())) / total) as f32,
+            true if *value == f32::NEG_INFINITY => f32::NEG_INFINITY,
+            true => ((below(*value) - total.ln()) as f32).max(f32::MIN),
+        };
+    }
+}

@@ -1,0 +1,555 @@
+//! [`Tensor`]: shared storage seen through a [`Layout`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
+use rayon::prelude::*;
+
+use crate::cpu::{CHUNK, CpuBuffer};
+use crate::device::Kind;
+use crate::error::{Error, Operand, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::GpuBuffer;
+use crate::{DType, Device, Element, Layout, philox};
+
+/// The memory that tensors share.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    data: StorageData,
+    /// In-place writes so far.
+    writes: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) enum StorageData {
+    Cpu(CpuBuffer),
+    #[cfg(feature = "gpu")]
+    Gpu(GpuBuffer),
+}
+
+/// An n-dimensional array on a [`Device`]: up to 6 axes of one [`DType`].
+///
+/// Cloning and viewing are free: they share the storage. What writes into a tensor (`_into` ops) is seen by all that share it.
+/// `to_vec` and `to_ndarray` (and `Device::sync`) wait for the device; nothing else does. Axes may be counted from the end: -1 is the last.
+///
+/// ```
+/// use gristmill::{Device, Tensor};
+///
+/// let device = Device::cpu();
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+/// let y = x.transpose(0, 1)?.narrow(0, 1..3)?;
+/// assert_eq!(y.shape(), [2, 2]);
+/// assert_eq!(y.to_vec::<f32>()?, [2.0, 5.0, 3.0, 6.0]);
+/// # Ok::<(), gristmill::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tensor {
+    device: Device,
+    storage: Arc<Storage>,
+    layout: Layout,
+    dtype: DType,
+}
+
+fn too_large(op: &'static str, shape: &[usize]) -> Error {
+    let product = shape.iter().try_fold(1u128, |p, &d| p.checked_mul(d as u128));
+    if shape.len() > crate::MAX_RANK {
+        Error::TooLarge {
+            op,
+            what: format!("shape {shape:?}"),
+            requested: shape.len() as u128,
+            limit: crate::MAX_RANK as u128,
+            limit_name: "axes",
+        }
+    } else {
+        Error::TooLarge {
+            op,
+            what: format!("shape {shape:?}"),
+            requested: product.unwrap_or(u128::MAX),
+            limit: isize::MAX as u128 / 16,
+            limit_name: "elements",
+        }
+    }
+}
+
+/// A dense layout, or the error that says what is too large.
+pub(crate) fn dense(op: &'static str, shape: &[usize]) -> Result<Layout> {
+    Layout::contiguous(shape).ok_or_else(|| too_large(op, shape))
+}
+
+/// An axis counted from either end.
+pub(crate) fn axis_of(op: &'static str, axis: isize, rank: usize) -> Result<usize> {
+    let from_start = if axis < 0 { axis.checked_add_unsigned(rank) } else { Some(axis) };
+    from_start.and_then(|a| usize::try_from(a).ok()).filter(|&a| a < rank).ok_or_else(|| Error::Argument {
+        op,
+        argument: "axis",
+        problem: format!("is {axis}, of a tensor with {rank} axes"),
+        help: "count from 0, or from -1 backwards",
+    })
+}
+
+impl Tensor {
+    /// A tensor of `data`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the number of elements is not the shape's, [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn from_slice<T: Element>(device: &Device, data: &[T], shape: &[usize]) -> Result<Self> {
+        let op = "Tensor::from_slice";
+        let layout = dense(op, shape)?;
+        if layout.len() != data.len() {
+            return Err(Error::Argument {
+                op,
+                argument: "data",
+                problem: format!("has {} elements, the shape {shape:?} {}", data.len(), layout.len()),
+                help: "give as many elements as the shape holds",
+            });
+        }
+        Self::from_bytes(op, device, bytemuck::cast_slice(data), layout, T::DTYPE)
+    }
+
+    fn from_bytes(op: &'static str, device: &Device, bytes: &[u8], layout: Layout, dtype: DType) -> Result<Self> {
+        let data = match device.kind() {
+            Kind::Cpu => StorageData::Cpu(CpuBuffer::from_bytes(op, bytes)?),
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes.len() as u64, bytes)?),
+        };
+        Ok(Self::with_storage(device, data, layout, dtype))
+    }
+
+    fn with_storage(device: &Device, data: StorageData, layout: Layout, dtype: DType) -> Self {
+        let writes = AtomicU64::new(0);
+        Tensor { device: device.clone(), storage: Arc::new(Storage { data, writes }), layout, dtype }
+    }
+
+    /// A tensor of an ndarray array or view, of any memory order.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor};
+    /// use ndarray::array;
+    ///
+    /// let a = array![[1.0f32, 2.0], [3.0, 4.0]];
+    /// let x = Tensor::from_ndarray(&Device::cpu(), &a.t())?;
+    /// assert_eq!(x.to_ndarray::<f32>()?, a.t().into_dyn());
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for more than 6 axes, [`Error::OutOfMemory`].
+    pub fn from_ndarray<T, S, D>(device: &Device, array: &ArrayBase<S, D>) -> Result<Self>
+    where
+        T: Element,
+        S: Data<Elem = T>,
+        D: Dimension,
+    {
+        match array.as_slice() {
+            Some(data) => Self::from_slice(device, data, array.shape()),
+            None => {
+                let data: Vec<T> = array.iter().copied().collect();
+                Self::from_slice(device, &data, array.shape())
+            }
+        }
+    }
+
+    /// Zeros (`false` for bool).
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        Self::zeros_for("Tensor::zeros", device, dtype, shape)
+    }
+
+    /// Zeros, on behalf of an op.
+    pub(crate) fn zeros_for(op: &'static str, device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let layout = dense(op, shape)?;
+        let bytes = layout.len() * dtype.block_bytes();
+        let data = match device.kind() {
+            Kind::Cpu => StorageData::Cpu(CpuBuffer::new(op, bytes)?),
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes as u64, &[])?),
+        };
+        Ok(Self::with_storage(device, data, layout, dtype))
+    }
+
+    /// Every element the same.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn full<T: Element>(device: &Device, value: T, shape: &[usize]) -> Result<Self> {
+        let op = "Tensor::full";
+        let data = reserve(op, value, dense(op, shape)?.len())?;
+        Self::from_slice(device, &data, shape)
+    }
+
+    /// `len` elements: `start`, `start + step`, `start + 2 * step`, … computed in f64 and rounded once.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn arange<T: Element>(device: &Device, start: f64, step: f64, len: usize) -> Result<Self> {
+        let op = "Tensor::arange";
+        let mut data = reserve(op, T::from_f64(start), dense(op, &[len])?.len())?;
+        for (i, element) in data.iter_mut().enumerate() {
+            *element = T::from_f64(start + step * i as f64);
+        }
+        Self::from_slice(device, &data, &[len])
+    }
+
+    /// f32, uniform in [0, 1): a 24-bit integer times 2^-24 from Philox4x32-10, so the same on every device for a seed.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn rand_uniform(device: &Device, shape: &[usize], seed: u64) -> Result<Self> {
+        Self::random("Tensor::rand_uniform", device, shape, seed, |words| words.map(philox::uniform))
+    }
+
+    /// f32, normal with the given mean and standard deviation: Box and Muller in f64 on the host from Philox4x32-10, rounded once. The
+    /// same on every device of one host; hosts may differ in the last place.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `std` is negative or not finite, [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn rand_normal(device: &Device, shape: &[usize], mean: f64, std: f64, seed: u64) -> Result<Self> {
+        let op = "Tensor::rand_normal";
+        if !(std >= 0.0 && std.is_finite() && mean.is_finite()) {
+            return Err(Error::Argument {
+                op,
+                argument: "mean or std",
+                problem: format!("is out of its domain (mean {mean}, std {std})"),
+                help: "give a finite mean and a finite std of at least 0",
+            });
+        }
+        Self::random(op, device, shape, seed, |[a, b, c, d]| {
+            let ([w, x], [y, z]) = (philox::normals(a, b), philox::normals(c, d));
+            [w, x, y, z].map(|n| (mean + std * n) as f32)
+        })
+    }
+
+    fn random(op: &'static str, device: &Device, shape: &[usize], seed: u64, draw: impl Fn([u32; 4]) -> [f32; 4] + Sync) -> Result<Self> {
+        let mut data = reserve(op, 0f32, dense(op, shape)?.len())?;
+        data.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+            for (i, four) in values.chunks_mut(4).enumerate() {
+                let n = chunk * (CHUNK / 4) + i;
+                let drawn = draw(philox::block(seed, n as u64));
+                four.copy_from_slice(&drawn[..four.len()]);
+            }
+        });
+        Self::from_slice(device, &data, shape)
+    }
+
+    /// The size of each axis.
+    pub fn shape(&self) -> &[usize] {
+        self.layout.dims()
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.layout.rank()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.layout.is_empty()
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The handle of the device that the tensor was made with.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How the elements lie in storage.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether both lie in one storage, so that a write to one may show in the other.
+    pub fn shares_storage(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// In-place writes to the storage so far, by any tensor that shares it.
+    pub fn writes(&self) -> u64 {
+        self.storage.writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_write(&self) {
+        self.storage.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn data(&self) -> &StorageData {
+        &self.storage.data
+    }
+
+    /// The tensor as an error shows it.
+    pub(crate) fn operand(&self, name: &'static str) -> Operand {
+        Operand { name, dtype: self.dtype, shape: self.shape().to_vec(), device: self.device.label().to_string() }
+    }
+
+    fn view(&self, op: &'static str, layout: Option<Layout>, help: &'static str, asked: fmt::Arguments) -> Result<Self> {
+        let layout = layout.ok_or_else(|| Error::Shape {
+            op,
+            operands: vec![self.operand("self")],
+            problem: format!("no such view: {asked}"),
+            help,
+        })?;
+        Ok(Tensor { layout, ..self.clone() })
+    }
+
+    /// The indices `range` of an axis.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the range leaves the axis, [`Error::Argument`] if there is no such axis.
+    pub fn narrow(&self, axis: isize, range: Range<usize>) -> Result<Self> {
+        let at = axis_of("narrow", axis, self.rank())?;
+        let len = range.end.checked_sub(range.start);
+        let layout = len.and_then(|len| self.layout.narrow(at, range.start, len));
+        let help = "give a range within the axis, start before end";
+        self.view("narrow", layout, help, format_args!("{range:?} of axis {axis}"))
+    }
+
+    /// Axis `i` of the result is axis `axes[i]` of this.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `axes` names each axis once.
+    pub fn permute(&self, axes: &[usize]) -> Result<Self> {
+        let help = "name each axis exactly once";
+        self.view("permute", self.layout.permute(axes), help, format_args!("axes {axes:?}"))
+    }
+
+    /// Swaps two axes.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis.
+    pub fn transpose(&self, a: isize, b: isize) -> Result<Self> {
+        let (from, to) = (axis_of("transpose", a, self.rank())?, axis_of("transpose", b, self.rank())?);
+        self.view("transpose", self.layout.transpose(from, to), "", format_args!("axes {a} and {b}"))
+    }
+
+    /// The same elements in the same order under another shape, without moving any.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the counts differ, or if the strides of a view forbid it: `contiguous()` first.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        let help = "keep the number of elements; of a transposed or narrowed view take `contiguous()` first";
+        self.view("reshape", self.layout.reshape(shape), help, format_args!("shape {shape:?}"))
+    }
+
+    /// NumPy's broadcasting: axes align at the right, those of size 1 repeat. Nothing is copied; such a view cannot be written to.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an axis is neither 1 nor the size asked for.
+    pub fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
+        let help = "align the axes at the right; each must be 1 or the size asked for";
+        self.view("broadcast_to", self.layout.broadcast_to(shape), help, format_args!("shape {shape:?}"))
+    }
+
+    /// Drops an axis of size 1.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if its size is not 1, [`Error::Argument`] if there is no such axis.
+    pub fn squeeze(&self, axis: isize) -> Result<Self> {
+        let at = axis_of("squeeze", axis, self.rank())?;
+        let help = "choose an axis of size 1";
+        self.view("squeeze", self.layout.squeeze(at), help, format_args!("without axis {axis}"))
+    }
+
+    /// Inserts an axis of size 1, before `axis`; -1 appends it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such place, [`Error::Shape`] if there are 6 axes already.
+    pub fn unsqueeze(&self, axis: isize) -> Result<Self> {
+        let at = axis_of("unsqueeze", axis, self.rank() + 1)?;
+        let help = "a tensor has at most 6 axes; `reshape` to fewer first";
+        self.view("unsqueeze", self.layout.unsqueeze(at), help, format_args!("a new axis {axis}"))
+    }
+
+    /// The tensor on another device: a view if it is a handle of the same device, else a dense copy (through the host).
+    ///
+    /// # Errors
+    /// As `to_vec` and `from_slice`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if let Some(same) = self.on_handle(device) {
+            return Ok(same);
+        }
+        let bytes = self.read()?;
+        self.upload(device, &bytes)
+    }
+
+    /// The async twin of `to_device`.
+    ///
+    /// # Errors
+    /// As `to_device`.
+    pub async fn to_device_async(&self, device: &Device) -> Result<Self> {
+        if let Some(same) = self.on_handle(device) {
+            return Ok(same);
+        }
+        let bytes = self.read_async().await?;
+        self.upload(device, &bytes)
+    }
+
+    fn on_handle(&self, device: &Device) -> Option<Self> {
+        device.same_as(&self.device).then(|| Tensor { device: device.clone(), ..self.clone() })
+    }
+
+    fn upload(&self, device: &Device, bytes: &[u8]) -> Result<Self> {
+        let op = "Tensor::to_device";
+        Self::from_bytes(op, device, bytes, dense(op, self.shape())?, self.dtype)
+    }
+
+    /// All elements, row-major. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DType`] if `T` is not the tensor's type, and what the work that it waits for failed with.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>("Tensor::to_vec")?;
+        Ok(T::from_bytes(&self.read()?))
+    }
+
+    /// The async twin of `to_vec`.
+    ///
+    /// # Errors
+    /// As `to_vec`.
+    pub async fn to_vec_async<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>("Tensor::to_vec")?;
+        Ok(T::from_bytes(&self.read_async().await?))
+    }
+
+    /// All elements as an ndarray array in row-major order. Waits for the device.
+    ///
+    /// # Errors
+    /// As `to_vec`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
+        self.shaped(self.to_vec()?)
+    }
+
+    /// The async twin of `to_ndarray`.
+    ///
+    /// # Errors
+    /// As `to_vec`.
+    pub async fn to_ndarray_async<T: Element>(&self) -> Result<ArrayD<T>> {
+        self.shaped(self.to_vec_async().await?)
+    }
+
+    fn shaped<T: Element>(&self, data: Vec<T>) -> Result<ArrayD<T>> {
+        ArrayD::from_shape_vec(IxDyn(self.shape()), data).map_err(|_| too_large("Tensor::to_ndarray", self.shape()))
+    }
+
+    fn check_type<T: Element>(&self, op: &'static str) -> Result<()> {
+        if T::DTYPE == self.dtype {
+            return Ok(());
+        }
+        Err(Error::DType { op, operands: vec![self.operand("self")], supported: T::DTYPE.name() })
+    }
+
+    /// The bytes of all elements, row-major.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn read(&self) -> Result<Vec<u8>> {
+        match &self.storage.data {
+            StorageData::Cpu(buffer) => Ok(buffer.with(|bytes| self.gather(bytes, 0))),
+            #[cfg(feature = "gpu")]
+            StorageData::Gpu(buffer) => {
+                let (start, len) = self.reach();
+                match self.device.kind() {
+                    Kind::Gpu(gpu) if len > 0 => Ok(self.gather(&gpu.read("Tensor::to_vec", buffer, start, len)?, start)),
+                    _ => Ok(Vec::new()),
+                }
+            }
+        }
+    }
+
+    async fn read_async(&self) -> Result<Vec<u8>> {
+        match &self.storage.data {
+            StorageData::Cpu(buffer) => Ok(buffer.with(|bytes| self.gather(bytes, 0))),
+            #[cfg(feature = "gpu")]
+            StorageData::Gpu(buffer) => {
+                let (start, len) = self.reach();
+                match self.device.kind() {
+                    Kind::Gpu(gpu) if len > 0 => {
+                        let bytes = gpu.read_async("Tensor::to_vec", buffer, start, len).await?;
+                        Ok(self.gather(&bytes, start))
+                    }
+                    _ => Ok(Vec::new()),
+                }
+            }
+        }
+    }
+
+    /// The first byte that the tensor reaches, and how many from there.
+    #[cfg(feature = "gpu")]
+    fn reach(&self) -> (u64, u64) {
+        let size = self.dtype.block_bytes();
+        let span = self.layout.span();
+        ((span.start * size) as u64, (span.len() * size) as u64)
+    }
+
+    /// The elements in row-major order out of storage bytes that begin at byte `base`.
+    fn gather(&self, bytes: &[u8], base: u64) -> Vec<u8> {
+        let size = self.dtype.block_bytes();
+        let base = base as usize;
+        if self.layout.is_contiguous() {
+            let start = self.layout.offset() * size - base;
+            return bytes[start..start + self.len() * size].to_vec();
+        }
+        let mut result = Vec::with_capacity(self.len() * size);
+        for index in self.layout.indices() {
+            let start = index * size - base;
+            result.extend_from_slice(&bytes[start..start + size]);
+        }
+        result
+    }
+}
+
+/// `len` copies of a value; an error rather than an abort where there is no memory.
+fn reserve<T: Copy>(op: &'static str, value: T, len: usize) -> Result<Vec<T>> {
+    let mut data = Vec::new();
+    data.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { op, bytes: (len * size_of::<T>()) as u64, device: "the host".into() })?;
+    data.resize(len, value);
+    Ok(data)
+}
+
+impl fmt::Debug for Tensor {
+    /// Type, shape and device; the strides of a view; on the CPU the first elements (a GPU is not waited for).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "Tensor {}{:?} on {}", self.dtype, self.shape(), self.device)?;
+        if !self.layout.is_contiguous() || self.layout.offset() != 0 {
+            write!(f, ", strides {:?} offset {}", self.layout.strides(), self.layout.offset())?;
+        }
+        let StorageData::Cpu(buffer) = &self.storage.data else {
+            return Ok(());
+        };
+        let size = self.dtype.block_bytes();
+        let shown: Vec<u8> = buffer.with(|bytes| {
+            let first = self.layout.indices().take(SHOWN);
+            first.flat_map(|i| bytes[i * size..(i + 1) * size].to_vec()).collect()
+        });
+        let list = match self.dtype {
+            DType::F32 => show(&f32::from_bytes(&shown)),
+            DType::F16 => show(&half::f16::from_bytes(&shown)),
+            DType::BF16 => show(&half::bf16::from_bytes(&shown)),
+            DType::I32 => show(&i32::from_bytes(&shown)),
+            DType::U32 => show(&u32::from_bytes(&shown)),
+            DType::U8 => show(&u8::from_bytes(&shown)),
+            DType::Bool => show(&bool::from_bytes(&shown)),
+        };
+        let more = if self.len() > SHOWN { ", …" } else { "" };
+        write!(f, " [{list}{more}]")
+    }
+}
+
+fn show<T: fmt::Debug>(values: &[T]) -> String {
+    let shown: Vec<_> = values.iter().map(|v| format!("{v:?}")).collect();
+    shown.join(", ")
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Every check of gristmill, in order, on drivers that need no GPU (drivers.sh brings them).
+# Usage: tests/run.sh [--full] [--steps NAME,NAME...]
+#   --full   every case of the test matrix; without it, the shorter matrix of CI
+#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart
+# A driver that can't be had on this system is not an error: its steps then run on whatever adapters there are, and the
+# end says so. One that is there must work: GRISTMILL_REQUIRE_GPU=1 makes the tests fail rather than skip.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+
+matrix=ci
+steps=all
+while [ $# -gt 0 ]; do
+  case $1 in
+    --full) matrix=full ;;
+    --steps) steps=${2:?--steps needs a list of names} && shift ;;
+    --steps=*) steps=${1#*=} ;;
+    *) echo "run.sh: unknown argument '$1'; usage: tests/run.sh [--full] [--steps NAME,NAME...]" >&2 && exit 2 ;;
+  esac
+  shift
+done
+known=(drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart)
+for name in ${steps//,/ }; do
+  [[ " all ${known[*]} " == *" $name "* ]] || { echo "run.sh: no step '$name', only: ${known[*]}" >&2 && exit 2; }
+done
+
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+if ! command -v cargo >/dev/null; then
+  echo "run.sh: there is no cargo: install Rust 1.95 or newer, with rustfmt and clippy" >&2
+  exit 1
+fi
+
+table=() uncovered=() passed=0 failed=0
+summary() {
+  echo
+  echo "== summary (matrix: $matrix)"
+  if [ ${#table[@]} -gt 0 ]; then printf '%s\n' "${table[@]}"; fi
+  if [ ${#uncovered[@]} -gt 0 ]; then printf '!! NOT COVERED: %s\n' "${uncovered[@]}"; fi
+  echo "steps: $passed passed, $failed failed"
+}
+trap summary EXIT
+
+step() { # NAME COMMAND...
+  local name=$1 start=$SECONDS status=0
+  shift
+  [[ $steps == all || ,$steps, == *",$name,"* ]] || return 0
+  echo "== $name: $*"
+  "$@" || status=$?
+  if [ "$name" = drivers ] && [ $status = 3 ]; then # not to be had here: said below and at the end
+    status=0
+  fi
+  table+=("$(printf '%-12s %6d s  %s' "$name" $((SECONDS - start)) "$([ $status = 0 ] && echo ok || echo "FAILED, exit $status")")")
+  if [ $status != 0 ]; then
+    failed=1
+    echo "== FAILED: $name, exit $status: $*" >&2
+    exit $status
+  fi
+  echo "== $name: ok, $((SECONDS - start)) s"
+  passed=$((passed + 1))
+}
+
+export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
+step drivers tests/drivers.sh
+
+tree=() native=()
+cache=${GRISTMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill}
+# shellcheck source=/dev/null
+if [ -e "$cache/env.sh" ]; then . "$cache/env.sh"; fi
+if [ ${#tree[@]} -gt 0 ]; then
+  tree+=(GRISTMILL_REQUIRE_GPU=1)
+else
+  uncovered+=("Mesa 26 lavapipe (test, conformance, quickstart): no tree of it, so only the adapters found here, if any")
+fi
+if [ ${#native[@]} -gt 0 ]; then
+  native+=(GRISTMILL_REQUIRE_GPU=1)
+else
+  uncovered+=("the distribution's own Mesa, Vulkan and GL (smoke): not installed, so only the adapters found here, if any")
+fi
+if [ ${#uncovered[@]} -gt 0 ]; then printf '!! NOT COVERED: %s\n' "${uncovered[@]}" >&2; fi
+tree+=("GRISTMILL_TEST_MATRIX=$matrix")
+native+=(GRISTMILL_TEST_MATRIX=smoke)
+in_tree() { env "${tree[@]}" "$@"; }
+on_native() { env "${native[@]}" "$@"; }
+
+step fmt cargo fmt --check
+step clippy cargo clippy --all-targets -- -D warnings
+step clippy-cpu cargo clippy --all-targets --no-default-features -- -D warnings
+step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+step test in_tree cargo test
+step smoke on_native cargo test --test ops
+step cpu cargo test --no-default-features
+step conformance in_tree cargo run --release --example conformance -- --device all tests/data/onnx tests/data/torch
+step quickstart in_tree cargo run --release --example quickstart
