@@ -1,0 +1,427 @@
+//! Attention: every tune at sizes round every block, all options, GQA, masks; N1, N3, N4, N6, N8, N9.
+
+use std::sync::Arc;
+
+use gristmill::ops::{self, Attention, Causal};
+use gristmill::{Device, Tensor};
+use libtest_mimic::Trial;
+use proptest::prelude::*;
+
+use crate::support::devices::{Level, Subject};
+use crate::support::input::{Form, Host, Random};
+use crate::support::reference::{self, U, broadcast, n2};
+use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
+
+const OP: &str = "attention";
+
+pub fn all() -> Vec<Trial> {
+    let mut all = trials(OP, "blocks", blocks);
+    all.extend(trials(OP, "exact", exact));
+    all.extend(trials(OP, "masks", masks));
+    all.extend(trials(OP, "extremes", extremes));
+    all.extend(trials(OP, "large_grid", large_grid));
+    all.extend(trials(OP, "random", random));
+    all.push(trial("attention::threads", || {
+        let shape = Shape { heads: 4, kv_heads: 2, seq_q: 70, seq_k: 150, ..Shape::default() };
+        same_on_any_threads(|_| vec![case(&mut Random::new(9), shape.clone())])
+    }));
+    all
+}
+
+/// What a call looks like.
+#[derive(Debug, Clone)]
+struct Shape {
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    seq_q: usize,
+    seq_k: usize,
+    head_dim: usize,
+    v_dim: usize,
+    causal: Causal,
+    scale: Option<f32>,
+    mask: Option<Vec<usize>>,
+    bias: Option<Vec<usize>>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            batch: 1,
+            heads: 1,
+            kv_heads: 1,
+            seq_q: 5,
+            seq_k: 7,
+            head_dim: 16,
+            v_dim: 16,
+            causal: Causal::None,
+            scale: None,
+            mask: None,
+            bias: None,
+        }
+    }
+}
+
+/// A call's inputs: q, k, v, then the masks that there are.
+fn inputs(random: &mut Random, shape: &Shape) -> Vec<Host> {
+    let Shape { batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim, .. } = *shape;
+    let mut all = vec![
+        random.floats(&[batch, heads, seq_q, head_dim]),
+        random.floats(&[batch, kv_heads, seq_k, head_dim]),
+        random.floats(&[batch, kv_heads, seq_k, v_dim]),
+    ];
+    all.extend(shape.mask.as_ref().map(|dims| random.bools(dims, 0.7)));
+    all.extend(shape.bias.as_ref().map(|dims| {
+        let values: Vec<f32> = random.floats(dims).f64s().iter().map(|&v| if v > 0.5 { f32::NEG_INFINITY } else { v as f32 }).collect();
+        Host::new(dims, &values)
+    }));
+    all
+}
+
+fn options<'a>(shape: &Shape, t: &'a [Tensor]) -> Attention<'a> {
+    let bias_at = 3 + usize::from(shape.mask.is_some());
+    Attention {
+        causal: shape.causal,
+        scale: shape.scale,
+        mask: shape.mask.as_ref().map(|_| &t[3]),
+        bias: shape.bias.as_ref().map(|_| &t[bias_at]),
+    }
+}
+
+fn case(random: &mut Random, shape: Shape) -> Case {
+    let inputs = inputs(random, &shape);
+    case_of(shape, inputs)
+}
+
+/// Judged by N3: twice the error of plain attention on the same device, which must itself be sound.
+fn case_of(shape: Shape, inputs: Vec<Host>) -> Case {
+    let truth = Arc::new(truth(&shape, &inputs));
+    let hosts = Arc::new(inputs.clone());
+    let (for_call, for_into) = (shape.clone(), shape.clone());
+    let name = format!("{shape:?}");
+    Case {
+        name,
+        inputs,
+        call: Box::new(move |t| ops::attention(&t[0], &t[1], &t[2], &options(&for_call, t))),
+        call_into: Box::new(move |out, t| ops::attention_into(out, &t[0], &t[1], &t[2], &options(&for_into, t))),
+        expected: Box::new(move |device| {
+            let dims = [shape.batch, shape.heads, shape.seq_q, shape.v_dim];
+            let plain = plain(device, &shape, &hosts)?;
+            let mut error = 0.0;
+            let mut floor = 0.0;
+            for (got, want) in plain.iter().zip(truth.iter()) {
+                if !got.is_finite() {
+                    return Err(format!("plain attention gave {got}"));
+                }
+                error = f64::max(error, (got - want).abs());
+                let o = *want as f32;
+                floor = f64::max(floor, f64::from(((o + 0.3) - 0.3 - o).abs()));
+            }
+            // The yardstick itself: both products and the softmax between them, to first order; see ARCHITECTURE.md.
+            let sound = plain_bound(&shape, &hosts);
+            if !(error <= sound) {
+                return Err(format!("plain attention is off by {error:e}, over its own bound {sound:e}"));
+            }
+            let bound = 2.0 * error + 2.0 * floor;
+            Ok(Expected::within(&dims, truth.to_vec(), vec![bound; truth.len()]))
+        }),
+    }
+}
+
+/// Visible by place alone.
+fn visible(shape: &Shape, row: usize, key: usize) -> bool {
+    match shape.causal {
+        Causal::None => true,
+        Causal::TopLeft => key <= row,
+        Causal::BottomRight => key + shape.seq_q <= row + shape.seq_k,
+    }
+}
+
+/// Masks over [batch, heads, seq_q, seq_k]: what is added to each score, -inf where masked.
+fn biases(shape: &Shape, inputs: &[Host]) -> Vec<f64> {
+    let scores = [shape.batch, shape.heads, shape.seq_q, shape.seq_k];
+    let count: usize = scores.iter().product();
+    let mut all = vec![0.0; count];
+    let mut next = 3;
+    if shape.mask.is_some() {
+        let mask = broadcast(&inputs[next].f64s(), &inputs[next].dims, &scores);
+        all.iter_mut().zip(mask).for_each(|(b, shown)| *b = if shown == 0.0 { f64::NEG_INFINITY } else { *b });
+        next += 1;
+    }
+    if shape.bias.is_some() {
+        let bias = broadcast(&inputs[next].f64s(), &inputs[next].dims, &scores);
+        all.iter_mut().zip(bias).for_each(|(b, add)| *b += add);
+    }
+    for (i, b) in all.iter_mut().enumerate() {
+        let (row, key) = (i / shape.seq_k % shape.seq_q, i % shape.seq_k);
+        if !visible(shape, row, key) {
+            *b = f64::NEG_INFINITY;
+        }
+    }
+    all
+}
+
+fn scale_of(shape: &Shape) -> f32 {
+    shape.scale.unwrap_or(1.0 / (shape.head_dim as f32).sqrt())
+}
+
+/// The f64 reference, head by head.
+fn truth(shape: &Shape, inputs: &[Host]) -> Vec<f64> {
+    let Shape { batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim, .. } = *shape;
+    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].f64s());
+    let biases = biases(shape, inputs);
+    let scale = f64::from(scale_of(shape));
+    let mut out = Vec::new();
+    for head in 0..batch * heads {
+        let kv = head / heads * kv_heads + head % heads / (heads / kv_heads);
+        let bias = &biases[head * seq_q * seq_k..][..seq_q * seq_k];
+        let qkv = (
+            &q[head * seq_q * head_dim..][..seq_q * head_dim],
+            &k[kv * seq_k * head_dim..][..seq_k * head_dim],
+            &v[kv * seq_k * v_dim..][..seq_k * v_dim],
+        );
+        let limit = f64::from(f32::MAX);
+        out.extend(reference::attention(qkv, [seq_q, seq_k, head_dim, v_dim], |row, key, product| {
+            let bias = bias[row * seq_k + key];
+            if bias == f64::NEG_INFINITY { bias } else { (product * scale + bias).clamp(-limit, limit) }
+        }));
+    }
+    out
+}
+
+/// Plain attention on a device: matmul, softmax with the masks as one bias, matmul, in f32.
+fn plain(device: &Device, shape: &Shape, inputs: &[Host]) -> Result<Vec<f64>, String> {
+    let run = || -> gristmill::Result<Vec<f32>> {
+        let Shape { batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim, .. } = *shape;
+        let upload = |i: usize| {
+            let values: Vec<f32> = inputs[i].f64s().iter().map(|&x| x as f32).collect();
+            Tensor::from_slice(device, &values, &inputs[i].dims)
+        };
+        let group = heads / kv_heads;
+        let q = upload(0)?.reshape(&[batch, kv_heads, group, seq_q, head_dim])?;
+        let k = upload(1)?.reshape(&[batch, kv_heads, 1, seq_k, head_dim])?;
+        let v = upload(2)?.reshape(&[batch, kv_heads, 1, seq_k, v_dim])?;
+        let bias: Vec<f32> = biases(shape, inputs).iter().map(|&b| b as f32).collect();
+        let bias = Tensor::from_slice(device, &bias, &[batch, kv_heads, group, seq_q, seq_k])?;
+        let scores = ops::matmul(&q, &k.transpose(-1, -2)?)?;
+        let options = ops::Softmax { scale: scale_of(shape), mask: Some(&bias) };
+        ops::matmul(&ops::softmax(&scores, -1, &options)?, &v)?.to_vec::<f32>()
+    };
+    Ok(run().map_err(|error| format!("plain attention: {error}"))?.into_iter().map(f64::from).collect())
+}
+
+/// First order: an error e in a row's scores changes its probabilities by a relative 2e; the softmax adds its own bound, the second product
+/// N2's. Relative to the largest |v|, since the probabilities sum to 1.
+fn plain_bound(shape: &Shape, inputs: &[Host]) -> f64 {
+    let largest = |i: usize| inputs[i].f64s().iter().fold(0.0f64, |a, &x| a.max(x.abs()));
+    let (q, k, v) = (largest(0), largest(1), largest(2));
+    let scale = f64::from(scale_of(shape).abs());
+    let bias = biases(shape, inputs).iter().filter(|b| b.is_finite()).fold(0.0f64, |a, b| a.max(b.abs()));
+    let products = shape.head_dim as f64 * q * k;
+    let logit = scale * products + bias;
+    let scores = U * (n2(shape.head_dim) * scale * products + 2.0 * logit);
+    let softmax = U * (2.0 * (3.0 + 2.0 * (2.0 * logit).min(104.0)) + shape.seq_k as f64 + 2.5);
+    v * (2.0 * scores + softmax + n2(shape.seq_k) * U) + f64::from(f32::MIN_POSITIVE)
+}
+
+/// For each tune and each size round its blocks.
+fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(6);
+    for (tune, handle) in pinned(device, "attention", level) {
+        let v_max = tune.strip_prefix("attention.v").map_or(256, |n| n.parse::<usize>().unwrap_or(256));
+        let queries = [32, 1, 31, 33, 67];
+        let keys = [33, 32, 1, 31, 97, 0];
+        let dims = [16, 15, 17, 1, 33, 256];
+        let values = [v_max, v_max - 1, 1, v_max / 2 + 1, 5];
+        let rounds = if level == Level::Full { 6 } else { 1 };
+        for round in 0..rounds {
+            for (i, &seq_k) in keys.iter().enumerate() {
+                let shape = Shape {
+                    batch: 1 + i % 2,
+                    heads: 2,
+                    kv_heads: 1 + i / 3,
+                    seq_q: queries[(i + round) % 5],
+                    seq_k,
+                    head_dim: dims[(i + 2 * round) % 6],
+                    v_dim: values[(i + 3 * round) % 5],
+                    causal: [Causal::None, Causal::TopLeft, Causal::BottomRight][(i + round) % 3],
+                    ..Shape::default()
+                };
+                check(OP, &subject.name, &handle, &case(&mut random, shape), level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// N1: with q of zeros every visible key weighs the same, so with 2^n visible keys and whole values both products are exact; and with one
+/// key far above the rest the result is that key's value, bit for bit.
+fn exact(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(7);
+    for (tune, handle) in pinned(device, "attention", level) {
+        let v_max = tune.strip_prefix("attention.v").map_or(256, |n| n.parse::<usize>().unwrap_or(256));
+        for (seq_q, seq_k, v_dim) in [(33, 64, v_max), (5, 128, v_max / 2 + 1), (40, 1, 3)] {
+            let shape = Shape { heads: 2, seq_q, seq_k, v_dim, head_dim: 20, ..Shape::default() };
+            let mut inputs = inputs(&mut random, &shape);
+            inputs[0] = Host::new(&[1, 2, seq_q, 20], &vec![0.0f32; 2 * seq_q * 20]);
+            inputs[2] = random.integers(&[1, 1, seq_k, v_dim], 1024);
+            let values = inputs[2].f64s();
+            let mean = |column: usize| (0..seq_k).map(|key| values[key * v_dim + column]).sum::<f64>() / seq_k as f64;
+            let means: Vec<f64> = (0..v_dim).map(mean).collect();
+            let expected: Vec<f64> = (0..2 * seq_q).flat_map(|_| means.clone()).collect();
+            check_exact(subject, &handle, shape, inputs, expected).map_err(|e| format!("{tune} {e}"))?;
+        }
+        for causal in [Causal::None, Causal::TopLeft, Causal::BottomRight] {
+            // Query i asks for key (7 i + 3) mod (what it sees): k is a rotated unit basis, far apart after scaling.
+            let (seq_q, seq_k, v_dim) = (45, 45, v_max.min(40));
+            let shape = Shape { seq_q, seq_k, head_dim: 45, v_dim, causal, scale: Some(1.0), ..Shape::default() };
+            let target = |row: usize| (7 * row + 3) % (if causal == Causal::None { seq_k } else { row + 1 });
+            let mut q = vec![0.0f32; seq_q * 45];
+            let mut k = vec![0.0f32; seq_k * 45];
+            (0..seq_q).for_each(|row| q[row * 45 + target(row)] = 512.0);
+            (0..seq_k).for_each(|key| k[key * 45 + key] = 1.0);
+            let v = random.integers(&[1, 1, seq_k, v_dim], 2048);
+            let values = v.f64s();
+            let expected = (0..seq_q).flat_map(|row| values[target(row) * v_dim..][..v_dim].to_vec()).collect();
+            let inputs = vec![Host::new(&[1, 1, seq_q, 45], &q), Host::new(&[1, 1, seq_k, 45], &k), v];
+            check_exact(subject, &handle, shape, inputs, expected).map_err(|e| format!("{tune} {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_exact(subject: &Subject, device: &Device, shape: Shape, inputs: Vec<Host>, values: Vec<f64>) -> Result<(), String> {
+    let dims = [shape.batch, shape.heads, shape.seq_q, shape.v_dim];
+    let expected = Expected::exact(&dims, values);
+    let (for_call, for_into) = (shape.clone(), shape.clone());
+    let case = Case::new(
+        format!("exact {shape:?}"),
+        inputs,
+        expected,
+        move |t| ops::attention(&t[0], &t[1], &t[2], &options(&for_call, t)),
+        move |out, t| ops::attention_into(out, &t[0], &t[1], &t[2], &options(&for_into, t)),
+    );
+    check(OP, &subject.name, device, &case, true)
+}
+
+/// Both masks, alone, together and with causal, in every shape that broadcasts.
+fn masks(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(8);
+    let shapes: [&[usize]; 6] = [&[2, 4, 35, 50], &[35, 50], &[50], &[2, 1, 1, 50], &[1, 4, 35, 1], &[2, 1, 35, 50]];
+    for (i, dims) in shapes.into_iter().enumerate() {
+        for (mask, bias) in [(true, false), (false, true), (true, true)] {
+            let shape = Shape {
+                batch: 2,
+                heads: 4,
+                kv_heads: [4, 2, 1][i % 3],
+                seq_q: 35,
+                seq_k: 50,
+                head_dim: 24,
+                v_dim: 40,
+                causal: [Causal::None, Causal::TopLeft, Causal::BottomRight][i % 3],
+                mask: mask.then(|| dims.to_vec()),
+                bias: bias.then(|| shapes[(i + 1) % 6].to_vec()),
+                ..Shape::default()
+            };
+            check(OP, &subject.name, device, &case(&mut random, shape), level > Level::Smoke)?;
+        }
+    }
+    Ok(())
+}
+
+/// N8: rows all masked by each means, no keys, biases as low as they go, huge scores; NaN stays in its row.
+fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), String> {
+    let mut random = Random::new(10);
+    let mut run = |shape: Shape, set: &mut dyn FnMut(&mut Vec<Host>)| {
+        let mut inputs = inputs(&mut random, &shape);
+        set(&mut inputs);
+        check(OP, &subject.name, device, &case_of(shape, inputs), true)
+    };
+    let base = Shape { seq_q: 6, seq_k: 4, ..Shape::default() };
+    // Bottom-right with more queries than keys: the first two rows see nothing.
+    run(Shape { causal: Causal::BottomRight, ..base.clone() }, &mut |_| {})?;
+    run(Shape { mask: Some(vec![6, 4]), ..base.clone() }, &mut |t| t[3] = Host::new(&[6, 4], &[false; 24]))?;
+    run(Shape { bias: Some(vec![6, 4]), ..base.clone() }, &mut |t| {
+        // -inf masks; the lowest finite value does not.
+        let rows = [[f32::NEG_INFINITY; 4], [f32::MIN; 4], [0.0, f32::MIN, f32::NEG_INFINITY, -1e30]];
+        t[3] = Host::new(&[6, 4], &[rows, rows].concat().concat());
+        // The reference cannot tell sums that f32 absorbs: leave only the bias.
+        t[0] = Host::new(&[1, 1, 6, 16], &[0.0f32; 96]);
+    })?;
+    run(Shape { seq_k: 0, ..base.clone() }, &mut |_| {})?;
+    run(Shape { scale: Some(0.0), ..base.clone() }, &mut |_| {})?;
+    // Scores past 1e4 in either direction.
+    run(Shape { scale: Some(-700.0), seq_k: 40, ..base.clone() }, &mut |_| {})?;
+    run(Shape { scale: Some(1e36), ..base }, &mut |t| {
+        t[0] = Host::new(&[1, 1, 6, 16], &(0..96).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<_>>());
+        t[1] = Host::new(&[1, 1, 4, 16], &(0..64).map(|i| (i % 5) as f32 - 2.0).collect::<Vec<_>>());
+    })?;
+
+    let shape = Shape { seq_q: 3, ..Shape::default() };
+    let mut hosts = inputs(&mut random, &shape);
+    let clean = attend(device, &shape, &hosts)?;
+    let mut q: Vec<f32> = hosts[0].f64s().iter().map(|&x| x as f32).collect();
+    q[16] = f32::NAN;
+    hosts[0] = Host::new(&[1, 1, 3, 16], &q);
+    let out = attend(device, &shape, &hosts)?;
+    let same = |row: usize| out[row * 16..][..16] == clean[row * 16..][..16];
+    if same(0) && same(2) { Ok(()) } else { Err("NaN left its row".into()) }
+}
+
+fn attend(device: &Device, shape: &Shape, hosts: &[Host]) -> Result<Vec<f32>, String> {
+    let t = hosts.iter().map(|h| h.place(device, Form::Dense)).collect::<Result<Vec<_>, _>>()?;
+    let out = ops::attention(&t[0], &t[1], &t[2], &options(shape, &t)).and_then(|t| t.to_vec::<f32>());
+    out.map_err(|error| error.to_string())
+}
+
+/// More workgroups than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    // One key each: the result is v, exactly.
+    let shape = Shape { batch: 66_000, seq_q: 1, seq_k: 1, head_dim: 1, v_dim: 1, ..Shape::default() };
+    let mut random = Random::new(11);
+    let mut inputs = inputs(&mut random, &shape);
+    inputs[2] = random.integers(&[66_000, 1, 1, 1], 1 << 20);
+    let values = inputs[2].f64s();
+    let expected = Expected::exact(&[66_000, 1, 1, 1], values);
+    let case = Case::new(
+        "66000 heads",
+        inputs,
+        expected,
+        |t| ops::attention(&t[0], &t[1], &t[2], &Attention::default()),
+        |out, t| ops::attention_into(out, &t[0], &t[1], &t[2], &Attention::default()),
+    );
+    check(OP, &subject.name, device, &case, false)
+}
+
+/// Shapes and options that nobody chose.
+fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let sizes = (1usize..3, 1usize..4, 1usize..3, 0usize..70, 0usize..70, 1usize..80, 1usize..80);
+    sample(level, &(sizes, any::<u64>()), |((batch, kv_heads, group, seq_q, seq_k, head_dim, v_dim), seed)| {
+        let mut random = Random::new(seed);
+        let scores = [batch, kv_heads * group, seq_q, seq_k];
+        let mut mask = |chance: usize| {
+            (random.below(3) < chance).then(|| {
+                let from = random.below(4);
+                scores[from..].iter().map(|&d| if random.below(3) == 0 { 1 } else { d }).collect::<Vec<_>>()
+            })
+        };
+        let (bool_mask, bias) = (mask(1), mask(1));
+        let shape = Shape {
+            batch,
+            heads: kv_heads * group,
+            kv_heads,
+            seq_q,
+            seq_k,
+            head_dim,
+            v_dim,
+            causal: [Causal::None, Causal::TopLeft, Causal::BottomRight][random.below(3)],
+            scale: [None, Some(0.5), Some(-0.01)][random.below(3)],
+            mask: bool_mask,
+            bias,
+        };
+        check(OP, &subject.name, device, &case(&mut random, shape), true)
+    })
+}

@@ -1,0 +1,179 @@
+//! Softmax and log_softmax: every tune, axis and mask; N2's analogue (the documented bounds), N4, N6, N8, N9.
+
+use gristmill::{Tensor, ops};
+use libtest_mimic::Trial;
+use proptest::prelude::*;
+
+use crate::support::devices::{Level, Subject};
+use crate::support::input::{Host, Random};
+use crate::support::reference::{self, U, broadcast};
+use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
+use gristmill::Device;
+
+pub fn all() -> Vec<Trial> {
+    let mut all = trials("softmax", "rows", rows);
+    all.extend(trials("softmax", "extremes", extremes));
+    all.extend(trials("softmax", "large_grid", large_grid));
+    all.extend(trials("softmax", "random", random));
+    all.push(trial("softmax::threads", || {
+        let x = Random::new(9).floats(&[7, 300, 5]);
+        same_on_any_threads(|_| [false, true].map(|log| case(log, 1, 0.5, x.clone(), None)).into())
+    }));
+    all
+}
+
+fn name(log: bool) -> &'static str {
+    if log { "log_softmax" } else { "softmax" }
+}
+
+fn case(log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case {
+    let expected = expected(log, axis, scale, &x, mask.as_ref());
+    let title = format!("{:?} axis {axis} scale {scale} mask {:?}", x.dims, mask.as_ref().map(|m| m.dims.clone()));
+    let inputs: Vec<Host> = std::iter::once(x).chain(mask).collect();
+    let options = move |t: &[Tensor]| (scale, t.get(1).cloned());
+    let call = move |t: &[Tensor]| {
+        let (scale, mask) = options(t);
+        let options = ops::Softmax { scale, mask: mask.as_ref() };
+        if log { ops::log_softmax(&t[0], axis as isize, &options) } else { ops::softmax(&t[0], axis as isize, &options) }
+    };
+    let call_into = move |out: &mut Tensor, t: &[Tensor]| {
+        let (scale, mask) = options(t);
+        let options = ops::Softmax { scale, mask: mask.as_ref() };
+        let axis = axis as isize - t[0].rank() as isize;
+        if log { ops::log_softmax_into(out, &t[0], axis, &options) } else { ops::softmax_into(out, &t[0], axis, &options) }
+    };
+    Case::new(title, inputs, expected, call, call_into)
+}
+
+/// The documented bounds, row by row.
+fn expected(log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -> Expected {
+    let dims = &x.dims;
+    let rounds = scale != 1.0 || mask.is_some();
+    let bias = mask.map_or(vec![0.0; x.f64s().len()], |mask| broadcast(&mask.f64s(), &mask.dims, dims));
+    // A finite product or sum saturates at the ends of f32; -inf masks.
+    let limit = f64::from(f32::MAX);
+    let logits: Vec<f64> = x
+        .f64s()
+        .iter()
+        .zip(&bias)
+        .map(|(&x, &bias)| {
+            if x == f64::NEG_INFINITY || bias == f64::NEG_INFINITY {
+                f64::NEG_INFINITY
+            } else {
+                (x * f64::from(scale) + bias).clamp(-limit, limit)
+            }
+        })
+        .collect();
+    let (len, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
+    let (mut values, mut bounds) = (vec![0.0; logits.len()], vec![0.0; logits.len()]);
+    for row in 0..logits.len() / len.max(1) {
+        let at = |i: usize| row / inner * len * inner + i * inner + row % inner;
+        let line: Vec<f64> = (0..len).map(|i| logits[at(i)]).collect();
+        let truth = reference::softmax(&line);
+        let top = line.iter().copied().fold(0.0, |a: f64, l| if l.is_finite() { a.max(l.abs()) } else { a });
+        let steepest = truth.distances.iter().map(|t| 3.0 + 2.0 * t.min(104.0)).fold(0.0, f64::max);
+        for i in 0..len {
+            // Below exp(-104) everything is 0 in f32.
+            let t = truth.distances[i];
+            let rounding = if rounds { 2.0 * U * (line[i].abs().min(limit) + top) } else { 0.0 };
+            if log {
+                values[at(i)] = truth.logarithms[i].max(if line[i].is_finite() { -limit } else { f64::NEG_INFINITY });
+                bounds[at(i)] = U * (4.0 * t + steepest + len as f64 + 8.0) + rounding;
+            } else {
+                values[at(i)] = truth.probabilities[i];
+                let relative = U * ((3.0 + 2.0 * t.min(104.0)) + steepest + len as f64 + 2.5) + rounding;
+                bounds[at(i)] = truth.probabilities[i] * relative.min(1e3);
+            }
+        }
+    }
+    Expected::within(dims, values, bounds)
+}
+
+/// Every size round the group sizes, each axis, with and without masks of several shapes.
+fn rows(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(4);
+    for (tune, handle) in pinned(device, "softmax", level) {
+        for len in [1, 2, 31, 32, 33, 255, 256, 257, 1031] {
+            for log in [false, true] {
+                let x = random.floats(&[5, len]);
+                check(name(log), &subject.name, &handle, &case(log, 1, 1.0, x, None), level > Level::Smoke)
+                    .map_err(|e| format!("{tune} {e}"))?;
+            }
+        }
+        for (dims, axis, mask) in [
+            (vec![3, 37, 5], 1, Some(vec![37, 1])),
+            (vec![37, 3, 5], 0, Some(vec![37, 3, 5])),
+            (vec![2, 3, 2, 3, 2, 9], 5, Some(vec![3, 1, 9])),
+            (vec![2, 3, 4, 2, 3, 2], 2, None),
+            (vec![11], 0, Some(vec![1])),
+            (vec![2, 0, 3], 1, None),
+            (vec![0, 4], 1, None),
+        ] {
+            for log in [false, true] {
+                let mask = mask.as_ref().map(|dims| mask_of(&mut random, dims));
+                let x = random.floats(&dims);
+                check(name(log), &subject.name, &handle, &case(log, axis, -0.75, x, mask), level > Level::Smoke)
+                    .map_err(|e| format!("{tune} {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An additive mask: a third of it -inf.
+fn mask_of(random: &mut Random, dims: &[usize]) -> Host {
+    let mut values: Vec<f32> = random.floats(dims).f64s().iter().map(|&v| v as f32).collect();
+    for value in &mut values {
+        if random.below(3) == 0 {
+            *value = f32::NEG_INFINITY;
+        }
+    }
+    Host::new(dims, &values)
+}
+
+/// N8: huge logits, rows all masked, finite masks that mask nothing, -inf in x; NaN stays in its row.
+fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), String> {
+    let low = f32::MIN;
+    let inf = f32::NEG_INFINITY;
+    let x = Host::new(&[4, 3], &[1e4f32, -1e4, 0.0, 3e38, -3e38, 3e38, low, low, low, inf, inf, inf]);
+    for log in [false, true] {
+        check(name(log), &subject.name, device, &case(log, 1, 1.0, x.clone(), None), true)?;
+        let x = Host::new(&[4, 3], &[1.0f32; 12]);
+        let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
+        check(name(log), &subject.name, device, &case(log, 1, 1.0, x, Some(mask)), true)?;
+        // Scale * x + mask past the ends of f32.
+        let x = Host::new(&[2, 2], &[-3e38f32, 1.0, 3e38, 3e38]);
+        let mask = Host::new(&[2, 2], &[-3e38f32, low, 3e38, 1.0]);
+        check(name(log), &subject.name, device, &case(log, 1, 1.0, x, Some(mask)), true)?;
+    }
+    let x = Tensor::from_slice(device, &[f32::NAN, 1.0, 2.0, 0.0, 0.0, 0.0], &[2, 3]).map_err(|e| e.to_string())?;
+    let out = ops::softmax(&x, 1, &Default::default()).and_then(|t| t.to_vec::<f32>()).map_err(|e| e.to_string())?;
+    let third = 1.0 / 3.0;
+    if out[3..].iter().all(|p| (p - third).abs() < 1e-6) { Ok(()) } else { Err(format!("NaN left its row: {out:?}")) }
+}
+
+/// More rows than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    check("softmax", &subject.name, device, &case(false, 1, 1.0, Random::new(5).floats(&[66_000, 2]), None), false)
+}
+
+/// Shapes, axes and masks that nobody chose.
+fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let shapes = (prop::collection::vec(0usize..12, 1..6), any::<u64>());
+    sample(level, &shapes, |(dims, seed)| {
+        let mut random = Random::new(seed);
+        let axis = random.below(dims.len());
+        let mask = (random.below(2) == 0).then(|| {
+            let from = random.below(dims.len());
+            let dims: Vec<usize> = dims[from..].iter().map(|&d| if random.below(3) == 0 { 1 } else { d }).collect();
+            mask_of(&mut random, &dims)
+        });
+        let log = random.below(2) == 0;
+        let scale = [1.0, 0.125, -2.0, 0.0][random.below(4)];
+        let x = random.floats(&dims);
+        check(name(log), &subject.name, device, &case(log, axis, scale, x, mask), true)
+    })
+}

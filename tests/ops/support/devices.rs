@@ -1,0 +1,114 @@
+//! The devices under test, and what the environment asks of them.
+
+use std::sync::OnceLock;
+
+use gristmill::Device;
+
+/// How much is run: `GRISTMILL_TEST_MATRIX=smoke|quick|full`, `quick` by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A few sizes an op, one tune: for drivers that compile for seconds.
+    Smoke,
+    /// Every kernel and spec, sizes round every tile.
+    Quick,
+    /// More of both.
+    Full,
+}
+
+pub fn level() -> Level {
+    match std::env::var("GRISTMILL_TEST_MATRIX").as_deref() {
+        Ok("smoke") => Level::Smoke,
+        Ok("full") => Level::Full,
+        Ok("quick" | "") | Err(_) => Level::Quick,
+        Ok(other) => panic!("GRISTMILL_TEST_MATRIX={other}: give smoke, quick or full"),
+    }
+}
+
+/// One device, or why it is not there.
+pub struct Subject {
+    /// Part of the trials' names.
+    pub name: String,
+    pub device: Result<Device, String>,
+    /// OpenGL drivers compile for seconds: never more than the smoke subset there.
+    pub level: Level,
+    /// Held by the trial that runs on it.
+    pub turn: std::sync::Mutex<()>,
+}
+
+impl Subject {
+    fn new(name: String, device: Result<Device, String>, level: Level) -> Self {
+        Subject { name, device, level, turn: std::sync::Mutex::new(()) }
+    }
+}
+
+/// Every device under test: the CPU, each adapter with all that it offers, the first Vulkan adapter once more at WebGPU's defaults.
+pub fn subjects() -> &'static [Subject] {
+    static SUBJECTS: OnceLock<Vec<Subject>> = OnceLock::new();
+    SUBJECTS.get_or_init(|| {
+        let cpu = Subject::new("cpu".into(), Ok(Device::cpu()), level());
+        std::iter::once(cpu).chain(gpus()).collect()
+    })
+}
+
+/// The backends that must be there: `GRISTMILL_REQUIRE_GPU=1` (Vulkan), or a list such as `vulkan,gl`.
+#[cfg(feature = "gpu")]
+fn required() -> Vec<String> {
+    match std::env::var("GRISTMILL_REQUIRE_GPU").as_deref() {
+        Err(_) | Ok("" | "0") => Vec::new(),
+        Ok("1") => vec!["vulkan".into()],
+        Ok(list) => list.split(',').map(|name| name.trim().to_lowercase()).collect(),
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpus() -> Vec<Subject> {
+    Vec::new()
+}
+
+#[cfg(feature = "gpu")]
+fn gpus() -> Vec<Subject> {
+    use gristmill::gpu::{Backend, GpuOptions};
+
+    let open = |name: String, level: Level, options: GpuOptions| {
+        let device = Device::gpu(&options).map_err(|error| error.to_string());
+        Subject::new(name, device, level)
+    };
+    let mut found = Vec::new();
+    let mut present = Vec::new();
+    for adapter in Device::adapters() {
+        let options =
+            GpuOptions { backend: Some(adapter.backend), name: Some(adapter.name.clone()), software: true, ..GpuOptions::default() };
+        let first = !present.contains(&adapter.backend);
+        present.push(adapter.backend);
+        let name = format!("{}:{}", adapter.backend, adapter.name);
+        if adapter.backend == Backend::Gl {
+            found.push(open(name, Level::Smoke, options));
+            continue;
+        }
+        found.push(open(name.clone(), level(), options.clone()));
+        if first {
+            let options = GpuOptions { webgpu_defaults: true, ..options };
+            found.push(open(format!("{name}@webgpu-defaults"), level(), options));
+        }
+    }
+    for backend in Backend::ALL {
+        let promised = required().iter().any(|name| name == backend.name());
+        let usual = matches!(backend, Backend::Vulkan | Backend::Gl);
+        if !present.contains(&backend) && (promised || usual && !cfg!(any(windows, target_vendor = "apple"))) {
+            let device = Err(format!("no {backend} adapter on this machine; `bash tests/run.sh` brings software drivers"));
+            found.push(Subject::new(backend.to_string(), device, Level::Smoke));
+        }
+    }
+    found
+}
+
+/// Whether this subject's absence is a failure rather than a skip.
+#[cfg(feature = "gpu")]
+pub fn is_required(subject: &Subject) -> bool {
+    required().iter().any(|backend| subject.name.starts_with(backend.as_str()))
+}
+
+#[cfg(not(feature = "gpu"))]
+pub fn is_required(_subject: &Subject) -> bool {
+    false
+}

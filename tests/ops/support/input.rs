@@ -1,0 +1,231 @@
+//! Host arrays, seeded values, and the memory forms that they are uploaded in.
+
+use gristmill::{DType, Device, Element, Tensor};
+use half::{bf16, f16};
+
+/// An array on the host: what a tensor must hold, whatever the form of its memory.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub dtype: DType,
+    pub dims: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Host {
+    pub fn new<T: Element>(dims: &[usize], values: &[T]) -> Self {
+        assert_eq!(dims.iter().product::<usize>(), values.len());
+        Host { dtype: T::DTYPE, dims: dims.to_vec(), bytes: bytemuck::cast_slice(values).to_vec() }
+    }
+
+    pub fn f64s(&self) -> Vec<f64> {
+        match self.dtype {
+            DType::F32 => f32::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::F16 => f16::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::BF16 => bf16::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::I32 => i32::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::U32 => u32::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::U8 => u8::from_bytes(&self.bytes).into_iter().map(f64::from).collect(),
+            DType::Bool => bool::from_bytes(&self.bytes).into_iter().map(|b| f64::from(u8::from(b))).collect(),
+            other => panic!("{other} is new to the tests"),
+        }
+    }
+
+    /// What a tensor holds, bit for bit.
+    pub fn of(tensor: &Tensor) -> Result<Self, String> {
+        fn bytes<T: Element>(tensor: &Tensor) -> gristmill::Result<Vec<u8>> {
+            Ok(bytemuck::cast_slice(&tensor.to_vec::<T>()?).to_vec())
+        }
+        let bytes = match tensor.dtype() {
+            DType::F32 => bytes::<f32>(tensor),
+            DType::F16 => bytes::<f16>(tensor),
+            DType::BF16 => bytes::<bf16>(tensor),
+            DType::I32 => bytes::<i32>(tensor),
+            DType::U32 => bytes::<u32>(tensor),
+            DType::U8 => bytes::<u8>(tensor),
+            DType::Bool => bytes::<bool>(tensor),
+            other => panic!("{other} is new to the tests"),
+        };
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        Ok(Host { dtype: tensor.dtype(), dims: tensor.shape().to_vec(), bytes })
+    }
+
+    fn upload(&self, device: &Device) -> gristmill::Result<Tensor> {
+        match self.dtype {
+            DType::F32 => Tensor::from_slice(device, &f32::from_bytes(&self.bytes), &self.dims),
+            DType::F16 => Tensor::from_slice(device, &f16::from_bytes(&self.bytes), &self.dims),
+            DType::BF16 => Tensor::from_slice(device, &bf16::from_bytes(&self.bytes), &self.dims),
+            DType::I32 => Tensor::from_slice(device, &i32::from_bytes(&self.bytes), &self.dims),
+            DType::U32 => Tensor::from_slice(device, &u32::from_bytes(&self.bytes), &self.dims),
+            DType::U8 => Tensor::from_slice(device, &u8::from_bytes(&self.bytes), &self.dims),
+            DType::Bool => Tensor::from_slice(device, &bool::from_bytes(&self.bytes), &self.dims),
+            other => panic!("{other} is new to the tests"),
+        }
+    }
+
+    /// A tensor that holds this, in the given form. What lies between and around its elements is poison (NaN in floats).
+    pub fn place(&self, device: &Device, form: Form) -> Result<Tensor, String> {
+        let (storage, view) = self.embed(form, 0xFF);
+        let storage = storage.upload(device).map_err(|e| e.to_string())?;
+        view(&storage).map_err(|e| e.to_string())
+    }
+
+    /// The storage that surrounds an output in the given form, every element a sentinel, and the view of it that the output is.
+    pub fn stage(device: &Device, dtype: DType, dims: &[usize], form: Form) -> Result<(Tensor, Tensor), String> {
+        let sentinel = if dtype == DType::Bool { 1 } else { 0xA5 };
+        let count: usize = dims.iter().product();
+        let host = Host { dtype, dims: dims.to_vec(), bytes: vec![sentinel; count * dtype.block_bytes()] };
+        let (storage, view) = host.embed(form, sentinel);
+        let storage = storage.upload(device).map_err(|e| e.to_string())?;
+        let view = view(&storage).map_err(|e| e.to_string())?;
+        Ok((storage, view))
+    }
+
+    /// The storage that holds this in a form, and how to view it.
+    fn embed(&self, form: Form, filler: u8) -> (Host, View) {
+        let size = self.dtype.block_bytes();
+        let filler = if self.dtype == DType::Bool { filler & 1 } else { filler };
+        let dims = self.dims.clone();
+        match form {
+            Form::Dense => (self.clone(), Box::new(|t| Ok(t.clone()))),
+            Form::Guarded => {
+                // An odd offset: 16-bit and 8-bit elements begin inside a word.
+                let (before, after) = (GUARD + 1, GUARD);
+                let count = self.bytes.len() / size;
+                let mut bytes = vec![filler; (before + count + after) * size];
+                bytes[before * size..][..self.bytes.len()].copy_from_slice(&self.bytes);
+                let storage = Host { dtype: self.dtype, dims: vec![before + count + after], bytes };
+                (storage, Box::new(move |t| t.narrow(0, before..before + count)?.reshape(&dims)))
+            }
+            Form::Gaps => {
+                // One element more before and two after, along every axis.
+                let padded: Vec<usize> = dims.iter().map(|d| d + 3).collect();
+                let mut bytes = vec![filler; padded.iter().product::<usize>() * size];
+                for (i, element) in self.bytes.chunks_exact(size).enumerate() {
+                    let at = storage_index(i, &dims, &padded, 1) * size;
+                    bytes[at..at + size].copy_from_slice(element);
+                }
+                let storage = Host { dtype: self.dtype, dims: padded, bytes };
+                let narrow = move |t: &Tensor| {
+                    let mut axes = dims.iter().enumerate();
+                    axes.try_fold(t.clone(), |t, (axis, &dim)| t.narrow(axis as isize, 1..1 + dim))
+                };
+                (storage, Box::new(narrow))
+            }
+            Form::Reversed => {
+                // The axes in the opposite order in memory.
+                let rank = dims.len();
+                let reversed: Vec<usize> = dims.iter().rev().copied().collect();
+                let mut strides = vec![0; rank];
+                let mut stride = 1;
+                for axis in 0..rank {
+                    strides[axis] = stride;
+                    stride *= dims[axis];
+                }
+                let mut bytes = vec![filler; self.bytes.len()];
+                for (i, element) in self.bytes.chunks_exact(size).enumerate() {
+                    let (mut rest, mut at) = (i, 0);
+                    for axis in (0..rank).rev() {
+                        at += rest % dims[axis] * strides[axis];
+                        rest /= dims[axis];
+                    }
+                    bytes[at * size..][..size].copy_from_slice(element);
+                }
+                let storage = Host { dtype: self.dtype, dims: reversed, bytes };
+                let axes: Vec<usize> = (0..rank).rev().collect();
+                (storage, Box::new(move |t| t.permute(&axes)))
+            }
+        }
+    }
+}
+
+type View = Box<dyn Fn(&Tensor) -> gristmill::Result<Tensor>>;
+
+/// Row-major element `i` of `dims`, shifted by `lead` along every axis, in a storage of `padded`.
+fn storage_index(mut element: usize, dims: &[usize], padded: &[usize], lead: usize) -> usize {
+    let (mut at, mut stride) = (0, 1);
+    for axis in (0..dims.len()).rev() {
+        at += (element % dims[axis] + lead) * stride;
+        element /= dims[axis];
+        stride *= padded[axis];
+    }
+    at
+}
+
+/// Sentinels on either side of a guarded output (contract N9).
+pub const GUARD: usize = 1024;
+
+/// How an array lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A storage of its own.
+    Dense,
+    /// Dense, at an odd offset, between [`GUARD`] other elements.
+    Guarded,
+    /// A window: gaps along every axis.
+    Gaps,
+    /// The axes in the opposite order.
+    Reversed,
+}
+
+impl Form {
+    pub const ALL: [Form; 4] = [Form::Dense, Form::Guarded, Form::Gaps, Form::Reversed];
+}
+
+/// A small counter-based generator for test data, splitmix64 (Steele, Lea and Flood 2014): nothing here needs more.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// In [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// 0 to `end - 1`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// f32 in [-1, 1), one in 16 of them an outlier up to 64: never constant, never all zero.
+    pub fn floats(&mut self, dims: &[usize]) -> Host {
+        let values: Vec<f32> = (0..dims.iter().product())
+            .map(|_| {
+                let value = self.unit() * 2.0 - 1.0;
+                (if self.below(16) == 0 { value * 64.0 } else { value }) as f32
+            })
+            .collect();
+        Host::new(dims, &values)
+    }
+
+    /// Whole f32 in -`limit`..=`limit` without 0 (contract N1).
+    pub fn integers(&mut self, dims: &[usize], limit: i32) -> Host {
+        let values: Vec<f32> = (0..dims.iter().product())
+            .map(|_| {
+                let value = 1 + self.below(limit as usize) as i32;
+                (if self.below(2) == 0 { value } else { -value }) as f32
+            })
+            .collect();
+        Host::new(dims, &values)
+    }
+
+    /// Bools, `true` with the given chance.
+    pub fn bools(&mut self, dims: &[usize], chance: f64) -> Host {
+        let values: Vec<bool> = (0..dims.iter().product()).map(|_| self.unit() < chance).collect();
+        Host::new(dims, &values)
+    }
+
+    pub fn form(&mut self) -> Form {
+        Form::ALL[self.below(4)]
+    }
+}

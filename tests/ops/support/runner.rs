@@ -1,0 +1,225 @@
+//! The oracle: runs an op's cases on every device, in every memory form, and counts what it compared.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use gristmill::{DType, Device, Tensor};
+use libtest_mimic::{Completion, Failed, Trial};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+use super::compare::compare;
+use super::devices::{Level, Subject, is_required, subjects};
+use super::input::{Form, Host};
+
+/// What a case must give.
+pub struct Expected {
+    pub dims: Vec<usize>,
+    pub dtype: DType,
+    /// NaN where the value is unspecified.
+    pub values: Vec<f64>,
+    /// Absolute, an element each; 0 asks for equality.
+    pub bounds: Vec<f64>,
+}
+
+impl Expected {
+    /// Values that must be met exactly (contract N1). Refuses a case that is mostly zeros: it would test nothing.
+    pub fn exact(dims: &[usize], values: Vec<f64>) -> Self {
+        let zeros = values.iter().filter(|v| **v == 0.0).count();
+        assert!(zeros * 10 <= values.len() * 3, "over 30 % of the expected values are zeros: choose other inputs");
+        Self::equal(dims, DType::F32, values)
+    }
+
+    /// The same without asking what they are.
+    pub fn equal(dims: &[usize], dtype: DType, values: Vec<f64>) -> Self {
+        Expected { dims: dims.to_vec(), dtype, bounds: vec![0.0; values.len()], values }
+    }
+
+    /// f32 within absolute bounds, and within 2^-126, where subnormals may flush.
+    pub fn within(dims: &[usize], values: Vec<f64>, bounds: Vec<f64>) -> Self {
+        let bounds = bounds.into_iter().map(|b| b + f64::from(f32::MIN_POSITIVE)).collect();
+        Expected { dims: dims.to_vec(), dtype: DType::F32, values, bounds }
+    }
+}
+
+type Call = Box<dyn Fn(&[Tensor]) -> gristmill::Result<Tensor> + Send + Sync>;
+type CallInto = Box<dyn Fn(&mut Tensor, &[Tensor]) -> gristmill::Result<()> + Send + Sync>;
+type ExpectedOn = Box<dyn Fn(&Device) -> Result<Expected, String> + Send + Sync>;
+
+/// One call of an op: inputs, both ways to call it, and what it must give. All that an op's tests write.
+pub struct Case {
+    pub name: String,
+    pub inputs: Vec<Host>,
+    pub call: Call,
+    pub call_into: CallInto,
+    /// A function of the device, for contracts that compare with another computation there (N3).
+    pub expected: ExpectedOn,
+}
+
+impl Case {
+    pub fn new(
+        name: impl Into<String>,
+        inputs: Vec<Host>,
+        expected: Expected,
+        call: impl Fn(&[Tensor]) -> gristmill::Result<Tensor> + Send + Sync + 'static,
+        call_into: impl Fn(&mut Tensor, &[Tensor]) -> gristmill::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let Expected { dims, dtype, values, bounds } = expected;
+        Case {
+            name: name.into(),
+            inputs,
+            call: Box::new(call),
+            call_into: Box::new(call_into),
+            expected: Box::new(move |_| Ok(Expected { dims: dims.clone(), dtype, values: values.clone(), bounds: bounds.clone() })),
+        }
+    }
+}
+
+/// Compared elements, by op, dtype and device.
+static COUNTS: Mutex<BTreeMap<(String, String, String), usize>> = Mutex::new(BTreeMap::new());
+
+fn count(op: &str, dtype: DType, device: &str, compared: usize) {
+    let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    *counts.entry((op.into(), dtype.to_string(), device.into())).or_default() += compared;
+}
+
+/// Prints the counts; fails if an op with a floor stayed below it on a device that was tested.
+pub fn report(floors: &[(&str, usize)]) -> Result<(), String> {
+    let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sums: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    println!("\n{:<14} {:<6} {:>12}  device", "op", "dtype", "comparisons");
+    for ((op, dtype, device), compared) in counts.iter() {
+        println!("{op:<14} {dtype:<6} {compared:>12}  {device}");
+        *sums.entry((op, device)).or_default() += compared;
+    }
+    let low: Vec<String> = sums
+        .iter()
+        .filter_map(|((op, device), &sum)| {
+            let (_, floor) = floors.iter().find(|(name, _)| name == op)?;
+            (sum < *floor).then(|| format!("{op} on {device}: {sum} comparisons, fewer than {floor}"))
+        })
+        .collect();
+    if low.is_empty() { Ok(()) } else { Err(low.join("\n")) }
+}
+
+/// Runs one case on one device, its inputs in each form: compares the result, then calls again into a guarded or strided output between
+/// sentinels, which must stay (N9) while the bits repeat (N4).
+pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: bool) -> Result<(), String> {
+    let expected = (case.expected)(device)?;
+    let forms: &[Form] = if all_forms { &Form::ALL } else { &[Form::Dense, Form::Gaps] };
+    for (turn, &form) in forms.iter().enumerate() {
+        let fail = |text: String| format!("{op} {} on {label}, inputs {form:?}: {text}", case.name);
+        let inputs = case.inputs.iter().map(|host| host.place(device, form)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
+        let out = (case.call)(&inputs).map_err(|e| fail(e.to_string()))?;
+        let got = Host::of(&out).map_err(fail)?;
+        if got.dims != expected.dims || got.dtype != expected.dtype {
+            return Err(fail(format!("{}{:?}, not {}{:?}", got.dtype, got.dims, expected.dtype, expected.dims)));
+        }
+        let seen = compare(&got.f64s(), &expected.values, &expected.bounds, &expected.dims).map_err(fail)?;
+        count(op, expected.dtype, label, seen.compared);
+
+        // N9: the same into a place between sentinels, none of which may change. Another form each turn.
+        let place = Form::ALL[(turn + 1) % 4];
+        let fail = |text: String| format!("{op} {} on {label}, inputs {form:?}, out {place:?}: {text}", case.name);
+        let (storage, mut view) = Host::stage(device, expected.dtype, &expected.dims, place).map_err(fail)?;
+        let mut before = Host::of(&storage).map_err(fail)?;
+        (case.call_into)(&mut view, &inputs).map_err(|e| fail(e.to_string()))?;
+        let written = Host::of(&view).map_err(fail)?;
+        if let Some(at) = differs(&written, &got) {
+            return Err(fail(format!("element {at} is not what the call gave that returns it (N4)")));
+        }
+        let after = Host::of(&storage).map_err(fail)?;
+        overlay(&mut before, &written, view.layout());
+        if let Some(at) = differs(&after, &before) {
+            return Err(fail(format!("storage element {at}, outside the output, was written (N9)")));
+        }
+    }
+    Ok(())
+}
+
+/// The first element that differs in any bit.
+pub fn differs(a: &Host, b: &Host) -> Option<usize> {
+    let size = a.dtype.block_bytes();
+    a.bytes.chunks(size).zip(b.bytes.chunks(size)).position(|(a, b)| a != b)
+}
+
+/// Puts the view's elements where they lie in storage.
+fn overlay(storage: &mut Host, view: &Host, layout: &gristmill::Layout) {
+    let size = view.dtype.block_bytes();
+    for (element, index) in view.bytes.chunks_exact(size).zip(layout.indices()) {
+        storage.bytes[index * size..][..size].copy_from_slice(element);
+    }
+}
+
+/// A trial of `suite` for every device: the cases are made by `cases(device, level)`, so that it can pin kernels. Trials of one device take
+/// turns (an OpenGL context serves one thread). An absent device is a skip that says why, or a failure where it was promised.
+pub fn trials(op: &'static str, suite: &'static str, run: fn(&Subject, &Device, Level) -> Result<(), String>) -> Vec<Trial> {
+    subjects()
+        .iter()
+        .map(|subject| {
+            Trial::ignorable_test(format!("{op}::{suite}::{}", subject.name), move || match &subject.device {
+                Ok(device) => {
+                    let _turn = subject.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                    run(subject, device, subject.level).map_err(Failed::from)?;
+                    Ok(Completion::Completed)
+                }
+                Err(why) if is_required(subject) => Err(Failed::from(format!("required by GRISTMILL_REQUIRE_GPU: {why}"))),
+                Err(why) => Ok(Completion::ignored_with(why)),
+            })
+        })
+        .collect()
+}
+
+/// A trial that needs no device.
+pub fn trial(name: &str, run: fn() -> Result<(), String>) -> Trial {
+    Trial::test(name, move || run().map_err(Failed::from))
+}
+
+/// Every handle that the op's kernels are tested through: on a GPU one for each tune of the kernel of that name, pinned; on the CPU the
+/// device itself.
+pub fn pinned(device: &Device, name: &str, level: Level) -> Vec<(String, Device)> {
+    #[cfg(feature = "gpu")]
+    if !device.is_cpu() {
+        let mut kernels = gristmill::ops::kernels().iter();
+        let kernel = kernels.find(|k| k.name == name).expect("a kernel of that name");
+        let tunes = kernel.tunes.iter().take(if level == Level::Smoke { 1 } else { usize::MAX });
+        return tunes.map(|tune| (format!("{name}.{}", tune.name), device.pinned((*kernel, tune)))).collect();
+    }
+    let _ = (name, level);
+    vec![("cpu".into(), device.clone())]
+}
+
+/// N6: the CPU gives the same bits on 1, 2, 3 and 8 threads.
+pub fn same_on_any_threads(cases: impl Fn(&Device) -> Vec<Case> + Sync) -> Result<(), String> {
+    let device = Device::cpu();
+    for case in cases(&device) {
+        let inputs = case.inputs.iter().map(|host| host.place(&device, Form::Dense)).collect::<Result<Vec<_>, _>>()?;
+        let mut first: Option<Host> = None;
+        for threads in [1, 2, 3, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
+            let got = Host::of(&pool.install(|| (case.call)(&inputs)).map_err(|e| e.to_string())?)?;
+            if let Some(at) = first.as_ref().and_then(|first| differs(&got, first)) {
+                return Err(format!("{}: element {at} on {threads} threads is not what it is on 1 (N6)", case.name));
+            }
+            first.get_or_insert(got);
+        }
+    }
+    Ok(())
+}
+
+/// Runs a property on random inputs of a strategy: 24 quick, 200 full; the seed is the environment's `GRISTMILL_TEST_SEED` (0 by default),
+/// so that a failure can be had again. The failing input is shrunk and shown.
+pub fn sample<S: Strategy>(level: Level, strategy: &S, property: impl Fn(S::Value) -> Result<(), String>) -> Result<(), String> {
+    let seed: u64 = std::env::var("GRISTMILL_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let cases = match level {
+        Level::Smoke => 2,
+        Level::Quick => 24,
+        Level::Full => 200,
+    };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let bytes: Vec<u8> = (0..4u64).flat_map(|i| (seed ^ (i << 56)).to_le_bytes()).collect();
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    runner
+        .run(strategy, |value| property(value).map_err(TestCaseError::fail))
+        .map_err(|error| format!("{error}\n(GRISTMILL_TEST_SEED={seed})"))
+}
