@@ -1,5 +1,7 @@
 //! The CPU's storage and iteration; knows no op.
 
+pub(crate) mod gemm;
+
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::Layout;

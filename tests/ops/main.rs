@@ -7,9 +7,11 @@ mod attention;
 mod binary;
 mod cast;
 mod copy;
+mod errors;
 mod matmul;
 mod softmax;
 mod support;
+mod tensor;
 
 use libtest_mimic::Arguments;
 
@@ -19,7 +21,7 @@ const FLOORS: &[(&str, usize)] = &[];
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = vec![support::runner::trial("comparator", support::compare::self_test)];
-    for op in [attention::all, binary::all, cast::all, copy::all, matmul::all, softmax::all] {
+    for op in [attention::all, binary::all, cast::all, copy::all, errors::all, matmul::all, softmax::all, tensor::all] {
         trials.extend(op());
     }
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;

@@ -4,10 +4,11 @@ use rayon::prelude::*;
 
 use super::Problem;
 use crate::Layout;
+use crate::cpu::gemm::{Block, Matrix, Store, gemm};
 
 /// Queries a task and keys a step: constants, so that the bits do not depend on the number of threads.
-const BLOCK_Q: usize = 32;
-const BLOCK_K: usize = 64;
+const BLOCK_Q: usize = 64;
+const BLOCK_K: usize = 128;
 
 /// `out` is dense: [batch, heads, seq_q, v_dim].
 pub(super) fn attention(problem: &Problem, out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u8]>, bias: Option<&[f32]>) {
@@ -38,61 +39,39 @@ impl Task<'_> {
         let (head_dim, v_dim) = (problem.head_dim(), problem.v_dim());
         let rows = out.len() / v_dim;
         let kv_head = self.head / problem.heads_per_kv();
-        let at = |layout: &Layout, head: usize, row: usize, column: usize| {
+        let matrix = |layout: &Layout, head: usize| {
             let s = layout.strides();
-            layout.offset() + self.batch * s[0] + head * s[1] + row * s[2] + column * s[3]
+            Matrix { base: layout.offset() + self.batch * s[0] + head * s[1], row: s[2], col: s[3] }
         };
+        let queries = matrix(&problem.q, self.head).at(self.first, 0);
+        let (keys, values) = (matrix(&problem.k, kv_head), matrix(&problem.v, kv_head));
         let mut tops = [f32::NEG_INFINITY; BLOCK_Q];
         let mut sums = [0.0f32; BLOCK_Q];
-        let mut keys = vec![0.0; head_dim * BLOCK_K];
-        let mut values = vec![0.0; BLOCK_K * v_dim];
-        let mut scores = [[0.0f32; BLOCK_K]; BLOCK_Q];
+        let mut scores = vec![0.0; rows * BLOCK_K];
         out.fill(0.0);
         // Keys past the last row's end are masked for the whole block.
         let end = self.key_end(self.first + rows - 1);
         for first_key in (0..end).step_by(BLOCK_K) {
             let count = BLOCK_K.min(end - first_key);
-            // Keys transposed, so that the inner loops run along neighbours.
-            for key in 0..count {
-                for d in 0..head_dim {
-                    keys[d * BLOCK_K + key] = k[at(&problem.k, kv_head, first_key + key, d)];
-                }
-                for c in 0..v_dim {
-                    values[key * v_dim + c] = v[at(&problem.v, kv_head, first_key + key, c)];
-                }
-            }
-            for row in 0..rows {
-                let query = self.first + row;
-                let line = &mut scores[row];
-                line.fill(0.0);
-                for d in 0..head_dim {
-                    let factor = q[at(&problem.q, self.head, query, d)];
-                    for (score, key) in line.iter_mut().zip(&keys[d * BLOCK_K..][..BLOCK_K]) {
-                        *score += factor * key;
-                    }
-                }
-                self.mask_line(&mut line[..count], query, first_key);
-                let top = line[..count].iter().copied().fold(tops[row], f32::max);
+            let scores = &mut scores[..rows * count];
+            let transposed = keys.at(first_key, 0).transposed();
+            gemm(&mut Block::new(scores, count), head_dim, q, queries, k, transposed, Store::Replace);
+            for (row, line) in scores.chunks_mut(count).enumerate() {
+                self.mask_line(line, self.first + row, first_key);
+                let top = line.iter().copied().fold(tops[row], f32::max);
                 if top == f32::NEG_INFINITY {
+                    line.fill(0.0);
                     continue;
                 }
+                line.iter_mut().for_each(|score| *score = exp_below(*score, top));
                 // What was summed so far was relative to the old maximum.
                 let shrink = exp_below(tops[row], top);
                 tops[row] = top;
-                let result = &mut out[row * v_dim..][..v_dim];
-                result.iter_mut().for_each(|o| *o *= shrink);
-                let mut sum = 0.0;
-                for (key, score) in line[..count].iter().enumerate() {
-                    let p = exp_below(*score, top);
-                    sum += p;
-                    if p != 0.0 {
-                        for (o, value) in result.iter_mut().zip(&values[key * v_dim..][..v_dim]) {
-                            *o += p * value;
-                        }
-                    }
-                }
-                sums[row] = sums[row] * shrink + sum;
+                sums[row] = sums[row] * shrink + line.iter().sum::<f32>();
+                out[row * v_dim..][..v_dim].iter_mut().for_each(|o| *o *= shrink);
             }
+            let weights = Matrix { base: 0, row: count, col: 1 };
+            gemm(&mut Block::new(out, v_dim), count, scores, weights, v, values.at(first_key, 0), Store::Add);
         }
         for (row, result) in out.chunks_mut(v_dim).enumerate() {
             // At least the exponential of 0 unless every key was masked.

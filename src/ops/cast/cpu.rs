@@ -27,14 +27,19 @@ pub(super) fn cast(problem: &Problem, out: &mut [u8], x: &[u8]) {
 
 fn to<X: Pod + Sync>(problem: &Problem, out: &mut [u8], x: &[u8], wide: fn(X) -> f64) {
     match problem.out_dtype {
-        DType::F32 => map::<X, f32>(problem, out, x, |v| f32::from_f64(wide(v))),
-        DType::F16 => map::<X, f16>(problem, out, x, |v| f16::from_f64(wide(v))),
-        DType::BF16 => map::<X, bf16>(problem, out, x, |v| bf16::from_f64(wide(v))),
-        DType::I32 => map::<X, i32>(problem, out, x, |v| i32::from_f64(wide(v))),
-        DType::U32 => map::<X, u32>(problem, out, x, |v| u32::from_f64(wide(v))),
-        DType::U8 => map::<X, u8>(problem, out, x, |v| u8::from_f64(wide(v))),
-        DType::Bool => map::<X, Byte>(problem, out, x, |v| Byte(u8::from(bool::from_f64(wide(v))))),
+        DType::F32 => map(problem, out, x, |v| nearest::<f32>(wide(v))),
+        DType::F16 => map(problem, out, x, |v| nearest::<f16>(wide(v))),
+        DType::BF16 => map(problem, out, x, |v| nearest::<bf16>(wide(v))),
+        DType::I32 => map(problem, out, x, |v| nearest::<i32>(wide(v))),
+        DType::U32 => map(problem, out, x, |v| nearest::<u32>(wide(v))),
+        DType::U8 => map(problem, out, x, |v| nearest::<u8>(wide(v))),
+        DType::Bool => map(problem, out, x, |v| Byte(u8::from(nearest::<bool>(wide(v))))),
     }
+}
+
+/// `Element`'s rounding: `half` has a method of the same name that drops bits.
+fn nearest<T: Element>(value: f64) -> T {
+    T::from_f64(value)
 }
 
 fn map<X: Pod + Sync, Out: Pod + Send>(problem: &Problem, out: &mut [u8], x: &[u8], f: impl Fn(X) -> Out + Sync) {

@@ -225,7 +225,4 @@ impl Random {
         Host::new(dims, &values)
     }
 
-    pub fn form(&mut self) -> Form {
-        Form::ALL[self.below(4)]
-    }
 }

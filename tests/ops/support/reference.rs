@@ -45,23 +45,48 @@ pub fn softmax(logits: &[f64]) -> Softmax {
     }
 }
 
-/// One head of attention: q [seq_q, head_dim], k [seq_k, head_dim], v [seq_k, v_dim]; `logit(row, key, product)` is -inf where masked.
+/// One head of attention: q [seq_q, head_dim], k [seq_k, head_dim], v [seq_k, v_dim]; `bias` [seq_q, seq_k] is -inf where masked.
+///
+/// Gives the values and the first-order bound of plain attention in f32, element by element. With e the largest error of a row's logits
+/// (N2's for the product, a rounding each for scale and bias), a probability is off by a relative 2e and by softmax's own bound; the second
+/// product adds N2's.
 pub fn attention(
     (q, k, v): (&[f64], &[f64], &[f64]),
     [seq_q, seq_k, head_dim, v_dim]: [usize; 4],
-    logit: impl Fn(usize, usize, f64) -> f64,
-) -> Vec<f64> {
+    scale: f64,
+    bias: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    let limit = f64::from(f32::MAX);
     let mut out = vec![0.0; seq_q * v_dim];
+    let mut bounds = vec![0.0; seq_q * v_dim];
     for row in 0..seq_q {
-        let product = |key: usize| (0..head_dim).map(|d| q[row * head_dim + d] * k[key * head_dim + d]).sum();
-        let logits: Vec<f64> = (0..seq_k).map(|key| logit(row, key, product(key))).collect();
-        for (key, p) in softmax(&logits).probabilities.into_iter().enumerate() {
+        let mut logits = vec![f64::NEG_INFINITY; seq_k];
+        let mut logit_error = 0.0f64;
+        for key in 0..seq_k {
+            let products = (0..head_dim).map(|d| q[row * head_dim + d] * k[key * head_dim + d]);
+            let (product, magnitude) = products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+            let add = bias[row * seq_k + key];
+            if add != f64::NEG_INFINITY {
+                logits[key] = (product * scale + add).clamp(-limit, limit);
+                let error = U * (n2(head_dim) * scale.abs() * magnitude + (product * scale).abs() + logits[key].abs());
+                logit_error = logit_error.max(error.min(limit));
+            }
+        }
+        let truth = softmax(&logits);
+        // Below exp(-104) everything is 0 in f32.
+        let exps = |t: f64| 3.0 + 2.0 * t.min(104.0);
+        let steepest = truth.distances.iter().map(|&t| exps(t)).fold(0.0, f64::max);
+        for (key, p) in truth.probabilities.iter().enumerate() {
+            let softmax_error = U * (exps(truth.distances[key]) + steepest + seq_k as f64 + 2.5);
+            let relative = 2.0 * logit_error + softmax_error + U * n2(seq_k);
             for column in 0..v_dim {
-                out[row * v_dim + column] += p * v[key * v_dim + column];
+                let term = p * v[key * v_dim + column];
+                out[row * v_dim + column] += term;
+                bounds[row * v_dim + column] += term.abs() * relative;
             }
         }
     }
-    out
+    (out, bounds)
 }
 
 /// Row-major elements of an array broadcast to `dims` (NumPy's rule).

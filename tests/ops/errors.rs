@@ -1,0 +1,246 @@
+//! Bad input of every kind is an error of the right variant that names the op and says what to do; nothing panics, nothing is written.
+
+use gristmill::ops::{self, Attention, Softmax};
+use gristmill::{DType, Device, Error, Result, Tensor};
+use libtest_mimic::Trial;
+
+use crate::support::devices::{Level, Subject};
+use crate::support::runner::trials;
+
+pub fn all() -> Vec<Trial> {
+    #[allow(unused_mut, reason = "only the feature `gpu` adds to it")]
+    let mut all = trials("errors", "calls", calls);
+    #[cfg(feature = "gpu")]
+    all.extend(gpu::all());
+    all
+}
+
+/// What a call must fail with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Shape,
+    Argument,
+    DType,
+    Overlap,
+    TooLarge,
+}
+
+fn kind(error: &Error) -> Option<Kind> {
+    Some(match error {
+        Error::Shape { .. } => Kind::Shape,
+        Error::Argument { .. } => Kind::Argument,
+        Error::DType { .. } => Kind::DType,
+        Error::Overlap { .. } => Kind::Overlap,
+        Error::TooLarge { .. } => Kind::TooLarge,
+        _ => return None,
+    })
+}
+
+fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<(), String> {
+    let f = |shape: &[usize]| Tensor::rand_uniform(device, shape, 1);
+    let of = |dtype, shape: &[usize]| Tensor::zeros(device, dtype, shape);
+    let plain = Softmax::default();
+    let none = Attention::default();
+    let x = f(&[2, 3]).map_err(|e| e.to_string())?;
+    let attend = |q: &[usize], k: &[usize], v: &[usize]| ops::attention(&f(q)?, &f(k)?, &f(v)?, &Attention::default());
+    let into = |shape: &[usize]| of(DType::F32, shape);
+    let unit = |t: Result<Tensor>| t.map(|_| ());
+
+    type Call<'a> = (&'a str, Kind, Box<dyn Fn() -> Result<()> + 'a>);
+    let calls: Vec<Call> = vec![
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&x, &x)))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[])?, &x)))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2, 4, 3])?, &f(&[3, 3, 2])?)))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2])?, &f(&[3])?)))),
+        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&x, &of(DType::F16, &[3, 2])?)))),
+        ("matmul", Kind::Shape, Box::new(|| ops::matmul_into(&mut into(&[3, 3])?, &x, &f(&[3, 2])?))),
+        ("matmul", Kind::DType, Box::new(|| ops::matmul_into(&mut of(DType::I32, &[2, 2])?, &x, &f(&[3, 2])?))),
+        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut x.narrow(1, 0..2)?, &x, &f(&[3, 2])?))),
+        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?))),
+        ("add", Kind::Shape, Box::new(|| unit(ops::add(&x, &f(&[2])?)))),
+        ("add", Kind::DType, Box::new(|| unit(ops::add(&x, &of(DType::U8, &[3])?)))),
+        ("mul", Kind::Overlap, Box::new(|| ops::mul_into(&mut x.clone(), &x, &f(&[3])?))),
+        ("mul", Kind::Shape, Box::new(|| ops::mul_into(&mut into(&[3])?, &x, &f(&[3])?))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 2, &plain)))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, -3, &plain)))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, isize::MIN, &plain)))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&f(&[])?, 0, &plain)))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { scale: f32::NAN, mask: None })))),
+        ("softmax", Kind::Shape, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { mask: Some(&f(&[2])?), ..plain })))),
+        ("softmax", Kind::DType, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { mask: Some(&of(DType::Bool, &[3])?), ..plain })))),
+        ("log_softmax", Kind::DType, Box::new(|| unit(ops::log_softmax(&of(DType::I32, &[3])?, 0, &plain)))),
+        ("log_softmax", Kind::Overlap, Box::new(|| ops::log_softmax_into(&mut x.clone(), &x, 1, &plain))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[2, 3], &[2, 3], &[2, 3])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[2, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 3, 3, 4], &[1, 2, 3, 4], &[1, 2, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 2, 3, 4], &[1, 0, 3, 4], &[1, 0, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 5], &[1, 1, 3, 5])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 2, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 257], &[1, 1, 3, 257], &[1, 1, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 0], &[1, 1, 3, 0], &[1, 1, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 300])))),
+        ("attention", Kind::Argument, Box::new(|| {
+            let q = f(&[1, 1, 3, 4])?;
+            unit(ops::attention(&q, &q, &q, &Attention { scale: Some(f32::INFINITY), ..none }))
+        })),
+        ("attention", Kind::Shape, Box::new(|| {
+            let q = f(&[1, 1, 3, 4])?;
+            unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&of(DType::Bool, &[2, 3])?), ..none }))
+        })),
+        ("attention", Kind::DType, Box::new(|| {
+            let q = f(&[1, 1, 3, 4])?;
+            unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&f(&[3, 3])?), ..none }))
+        })),
+        ("attention", Kind::DType, Box::new(|| {
+            let q = f(&[1, 1, 3, 4])?;
+            unit(ops::attention(&q, &q, &q, &Attention { bias: Some(&of(DType::Bool, &[3, 3])?), ..none }))
+        })),
+        ("attention", Kind::Overlap, Box::new(|| {
+            let q = f(&[1, 1, 3, 4])?;
+            ops::attention_into(&mut q.clone(), &f(&[1, 1, 3, 4])?, &q, &f(&[1, 1, 3, 4])?, &none)
+        })),
+        ("copy", Kind::DType, Box::new(|| ops::copy_into(&mut of(DType::F16, &[2, 3])?, &x))),
+        ("copy", Kind::Shape, Box::new(|| ops::copy_into(&mut into(&[2, 4])?, &x))),
+        ("copy", Kind::Overlap, Box::new(|| ops::copy_into(&mut x.narrow(0, 0..1)?, &x.narrow(0, 1..2)?))),
+        ("cast", Kind::Shape, Box::new(|| ops::cast_into(&mut of(DType::U8, &[3])?, &x))),
+        ("Tensor::from_slice", Kind::Argument, Box::new(|| unit(Tensor::from_slice(device, &[1.0f32], &[2])))),
+        ("Tensor::zeros", Kind::TooLarge, Box::new(|| unit(of(DType::F32, &[usize::MAX, 2])))),
+        ("Tensor::zeros", Kind::TooLarge, Box::new(|| unit(of(DType::F32, &[1; 7])))),
+        ("Tensor::to_vec", Kind::DType, Box::new(|| x.to_vec::<u8>().map(|_| ()))),
+        ("narrow", Kind::Shape, Box::new(|| unit(x.narrow(1, 2..4)))),
+        #[expect(clippy::reversed_empty_ranges, reason = "that is the bad input")]
+        ("narrow", Kind::Shape, Box::new(|| unit(x.narrow(1, 2..1)))),
+        ("permute", Kind::Shape, Box::new(|| unit(x.permute(&[0, 0])))),
+        ("reshape", Kind::Shape, Box::new(|| unit(x.reshape(&[5])))),
+        ("reshape", Kind::Shape, Box::new(|| unit(x.transpose(0, 1)?.reshape(&[6])))),
+        ("broadcast_to", Kind::Shape, Box::new(|| unit(x.broadcast_to(&[4, 3])))),
+        ("squeeze", Kind::Shape, Box::new(|| unit(x.squeeze(0)))),
+        ("transpose", Kind::Argument, Box::new(|| unit(x.transpose(0, 5)))),
+        ("unsqueeze", Kind::Argument, Box::new(|| unit(x.unsqueeze(4)))),
+        ("unsqueeze", Kind::Shape, Box::new(|| unit(f(&[1; 6])?.unsqueeze(0)))),
+    ];
+    let before = x.to_vec::<f32>().map_err(|e| e.to_string())?;
+    for (i, (op, wanted, call)) in calls.iter().enumerate() {
+        let name = format!("call {i} ({op}) on {}", subject.name);
+        match call() {
+            Ok(()) => return Err(format!("{name} must fail")),
+            Err(error) => {
+                let message = error.to_string();
+                if kind(&error) != Some(*wanted) || !message.starts_with(op) || message.len() < 40 {
+                    return Err(format!("{name} must be {wanted:?} and say what to do, not: {message}"));
+                }
+            }
+        }
+    }
+    if x.to_vec::<f32>().map_err(|e| e.to_string())? == before { Ok(()) } else { Err("a failed call wrote".into()) }
+}
+
+/// What only GPUs have: limits, pins, adapters that are not there; and plans for devices that nobody here owns.
+#[cfg(feature = "gpu")]
+mod gpu {
+    use gristmill::gpu::{Backend, Caps, GpuOptions, Plan};
+    use gristmill::ops::{attention, binary, cast, copy, kernels, matmul, softmax};
+    use gristmill::{DType, Device, Error, Layout, Tensor, ops};
+    use libtest_mimic::Trial;
+
+    use crate::support::devices::{Level, Subject};
+    use crate::support::runner::{trial, trials};
+
+    pub fn all() -> Vec<Trial> {
+        let mut all = trials("errors", "limits", limits);
+        all.extend(trials("errors", "pins", pins));
+        all.push(trial("errors::no_gpu", no_gpu));
+        all.push(trial("plan::folds_and_refuses", plans));
+        all
+    }
+
+    fn expect(holds: bool, what: &str) -> Result<(), String> {
+        if holds { Ok(()) } else { Err(what.to_string()) }
+    }
+
+    /// Past the device's limits: named before wgpu sees it.
+    fn limits(_: &Subject, device: &Device, _: Level) -> Result<(), String> {
+        let Some(caps) = device.caps() else { return Ok(()) };
+        let past = (caps.buffer_bytes / 4 + 1) as usize;
+        let error = Tensor::zeros(device, DType::F32, &[past]).err();
+        expect(matches!(error, Some(Error::TooLarge { limit_name: "bytes a buffer", .. })), "a buffer past the limit")?;
+        // Bindable in parts only.
+        let past = (caps.binding_bytes / 4 + 4) as usize;
+        if past as u64 * 4 < caps.buffer_bytes {
+            let x = Tensor::zeros(device, DType::F32, &[past]).map_err(|e| e.to_string())?;
+            let error = ops::add(&x, &x).err();
+            expect(matches!(error, Some(Error::TooLarge { limit_name: "bytes a storage binding", .. })), "a binding past the limit")?;
+            let head = x.narrow(0, 0..5).and_then(|h| ops::add(&h, &h)).and_then(|t| t.to_vec::<f32>()).map_err(|e| e.to_string())?;
+            expect(head == [0.0; 5], "the head of a tensor past the binding limit is within it")?;
+        }
+        Ok(())
+    }
+
+    /// A pin holds for its op alone; a tune that cannot serve says so.
+    fn pins(_: &Subject, device: &Device, _: Level) -> Result<(), String> {
+        if device.is_cpu() {
+            return Ok(());
+        }
+        let kernel = kernels().iter().find(|k| k.name == "attention").ok_or("no attention")?;
+        let pinned = device.pinned((*kernel, kernel.tune("v32").ok_or("no v32")?));
+        let q = Tensor::rand_uniform(device, &[1, 1, 4, 8], 1).and_then(|q| q.to_device(&pinned)).map_err(|e| e.to_string())?;
+        let wide = Tensor::rand_uniform(device, &[1, 1, 4, 33], 1).map_err(|e| e.to_string())?;
+        let error = ops::attention(&q, &q, &wide, &Default::default()).err();
+        expect(matches!(error, Some(Error::Argument { .. })), "a pinned tune that is too small")?;
+        expect(ops::add(&q, &q).is_ok() && ops::attention(&q, &q, &q, &Default::default()).is_ok(), "other calls on a pinned handle")
+    }
+
+    fn no_gpu() -> Result<(), String> {
+        let options = GpuOptions { name: Some("no such adapter".into()), software: true, ..GpuOptions::default() };
+        match Device::gpu(&options) {
+            Err(error @ Error::NoGpu { .. }) => expect(error.to_string().contains("install"), "it must say what to do"),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn dense(dims: &[usize]) -> Layout {
+        Layout::contiguous(dims).expect("a layout")
+    }
+
+    fn only(plan: gristmill::Result<Plan>) -> Result<[u32; 3], String> {
+        let plan = plan.map_err(|e| e.to_string())?;
+        expect(plan.dispatches.len() == 1, "one dispatch")?;
+        Ok(plan.dispatches[0].grid)
+    }
+
+    /// Plans are pure: a device with a small grid, and WebGPU's defaults, without either.
+    fn plans() -> Result<(), String> {
+        let caps = Caps::webgpu_defaults();
+        let mut small = caps.clone();
+        small.grid_dimension = 7;
+        let big = matmul::Problem { out: dense(&[100, 64, 64]), lhs: dense(&[100, 64, 8]), rhs: dense(&[100, 8, 64]) };
+        expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
+        expect(only(matmul::gpu::plan(&small, None, &big))? == [7, 7, 3], "a grid folded twice")?;
+        let rows = softmax::Problem { log: false, axis: 1, scale: 1.0, out: dense(&[50, 3]), x: dense(&[50, 3]), mask: None };
+        expect(only(softmax::gpu::plan(&small, None, &rows))? == [7, 7, 2], "rows folded")?;
+        let binary = binary::Problem { function: binary::Function::Mul, out: dense(&[9000]), lhs: dense(&[9000]), rhs: dense(&[9000]) };
+        expect(only(binary::gpu::plan(&small, None, &binary))? == [7, 6, 1], "elements folded")?;
+
+        // Limits, each by name.
+        let refused = |plan: gristmill::Result<Plan>, name: &str| match plan {
+            Err(Error::TooLarge { limit_name, .. }) => expect(limit_name == name, &format!("{limit_name}, not {name}")),
+            other => Err(format!("{name}: {:?}", other.map(|p| p.dispatches.len()))),
+        };
+        let past = copy::Problem { dtype: DType::U8, out: dense(&[1 << 28]), x: dense(&[1 << 28]) };
+        refused(copy::gpu::plan(&caps, &past), "bytes a storage binding")?;
+        let mut huge = caps.clone();
+        huge.binding_bytes = u64::MAX;
+        let past = copy::Problem { dtype: DType::U8, out: dense(&[1 << 33]), x: dense(&[1 << 33]) };
+        refused(copy::gpu::plan(&huge, &past), "elements that a kernel can index (u32)")?;
+        let narrow = cast::Problem { out_dtype: DType::U8, x_dtype: DType::F32, out: dense(&[1 << 20]), x: dense(&[1 << 20]) };
+        let mut tiny = caps.clone();
+        tiny.binding_bytes = 1 << 20;
+        refused(cast::gpu::plan(&tiny, &narrow), "bytes a storage binding")?;
+        let mut few = caps;
+        few.storage_buffers = 4;
+        few.backend = Backend::Gl;
+        let q = dense(&[1, 1, 2, 2]);
+        let problem = attention::Problem { out: q, q, k: q, v: q, mask: None, bias: None, causal_limit: 2, scale: 1.0 };
+        refused(attention::gpu::plan(&few, None, &problem), "storage buffers a kernel")
+    }
+}
