@@ -1,6 +1,81 @@
-//! gristmill (docs written last)
+//! GPU compute kernels for people who write models: matmul, softmax and attention on whatever GPU is there.
+//!
+//! The kernels are WGSL shaders dispatched through [wgpu](https://docs.rs/wgpu) on Vulkan, Metal, DX12 and GL. A [rayon](https://docs.rs/rayon)
+//! backend on the CPU is the fallback where there is no GPU, and the oracle that proves the kernels where there is one.
+//!
+//! ```
+//! use gristmill::{Device, Tensor, ops};
+//!
+//! # fn main() -> gristmill::Result<()> {
+//! let device = Device::best()?; // a hardware GPU if there is one, else the CPU
+//! let x = Tensor::rand_normal(&device, &[1, 32, 256], 0.0, 1.0, 0)?; // batch, seq, width
+//! let w = Tensor::rand_normal(&device, &[3 * 256, 256], 0.0, 0.06, 1)?;
+//!
+//! // One projection to q, k and v, seen as [3, batch, heads, seq, head_dim] without a copy.
+//! let qkv = ops::matmul(&x, &w.transpose(0, 1)?)?.reshape(&[1, 32, 3, 4, 64])?.permute(&[2, 0, 3, 1, 4])?;
+//! let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(0, i..i + 1).and_then(|t| t.squeeze(0)));
+//!
+//! let causal = ops::Attention { causal: ops::Causal::TopLeft, ..Default::default() };
+//! let y = ops::attention(&q?, &k?, &v?, &causal)?;
+//! assert_eq!(y.shape(), [1, 4, 32, 64]);
+//! let values: Vec<f32> = y.to_vec()?; // the only line that waits for the device
+//! # assert!(values.iter().all(|v| v.is_finite()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to call
+//!
+//! | I have | I want | call |
+//! |---|---|---|
+//! | nothing | a device | [`Device::best`]; [`Device::cpu`], [`Device::gpu`] to be sure; [`Device::adapters`] to look |
+//! | a slice, an `ndarray` array | a tensor | [`Tensor::from_slice`], [`Tensor::from_ndarray`] |
+//! | a shape | a tensor | [`Tensor::zeros`], [`full`](Tensor::full), [`arange`](Tensor::arange), [`rand_uniform`](Tensor::rand_uniform), [`rand_normal`](Tensor::rand_normal) |
+//! | a tensor | another shape of it | the views ([`narrow`](Tensor::narrow), [`permute`](Tensor::permute), [`reshape`](Tensor::reshape), …): free. [`Tensor::contiguous`] where `reshape` refuses |
+//! | a tensor | its elements | [`Tensor::to_vec`], [`to_ndarray`](Tensor::to_ndarray), or their `_async` twins |
+//! | a tensor | it elsewhere | [`Tensor::to_device`] |
+//! | x and a weight | x · wᵀ | [`ops::matmul`] with `w.transpose(-1, -2)`: the transpose costs nothing |
+//! | scores | probabilities | [`ops::softmax`]; [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
+//! | q, k, v | attention | [`ops::attention`]: grouped heads, causal, both kinds of masks; the scores are never stored |
+//! | 16-bit or integer weights | f32 | [`ops::cast`], from and to every [`DType`] |
+//! | two tensors | their sum, product | [`ops::add`], [`ops::mul`], with broadcasting |
+//! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
+//! | a driver that miscompiles a kernel | another kernel | [`Device::pinned`] |
+//!
+//! # What is promised
+//!
+//! - **Right.** Each op's page states a bound on its error and the source of its algorithm. The tests hold every kernel, on every adapter that
+//!   is there, to that bound against a naive f64 reference; whole numbers come out exact.
+//! - **Reproducible.** The same device, driver, version, shapes and options give the same bits; on the CPU whatever the number of threads.
+//! - **No surprises.** What cannot be done is an [`Error`] that names the op and its operands and says what to do. Nothing panics, nothing moves
+//!   between devices by itself, and no software adapter is ever chosen silently.
+//!
+//! Arithmetic is f32; the other types are storage, for now.
+//!
+//! # Waiting
+//!
+//! On a GPU an op returns once its dispatches are recorded. Work is submitted when enough has gathered, and when something waits:
+//! [`Device::sync`], [`Tensor::to_vec`] and [`to_ndarray`](Tensor::to_ndarray), nothing else. Their async twins need no executor of any kind:
+//! on native a short-lived thread polls the device for each, in a browser the event loop does.
+//!
+//! # Features
+//!
+//! - `gpu` (default): everything that needs wgpu. Without it [`Device::cpu`] is the only device and the crate has no graphics dependencies.
+//!
+//! # Environment
+//!
+//! `GRISTMILL_DEVICE` tells [`Device::best`] what to take: `cpu`, or `backend:name` with a part of the adapter's name, such as
+//! `vulkan:radeon` or `gl:`. The crate logs what was chosen and why through [tracing](https://docs.rs/tracing).
+//!
+//! # Under the floor
+//!
+//! Kernels and dispatches are data. `ops::kernels()` lists every kernel, `Kernel::specs` all that each can be compiled for, and each op's
+//! `gpu::plan` gives the exact dispatches of a call from a device's `Caps` alone, without a GPU. ARCHITECTURE.md in the repository is the
+//! tour of the house.
+
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 mod cpu;
 mod device;

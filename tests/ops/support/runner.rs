@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use gristmill::{DType, Device, Tensor};
 use libtest_mimic::{Completion, Failed, Trial};
@@ -78,6 +79,9 @@ impl Case {
 /// Compared elements, by op, dtype and device.
 static COUNTS: Mutex<BTreeMap<(String, String, String), usize>> = Mutex::new(BTreeMap::new());
 
+/// How long each trial took.
+static SLOW: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
 fn count(op: &str, dtype: DType, device: &str, compared: usize) {
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     *counts.entry((op.into(), dtype.to_string(), device.into())).or_default() += compared;
@@ -91,6 +95,12 @@ pub fn report(floors: &[(&str, usize)]) -> Result<(), String> {
     for ((op, dtype, device), compared) in counts.iter() {
         println!("{op:<14} {dtype:<6} {compared:>12}  {device}");
         *sums.entry((op, device)).or_default() += compared;
+    }
+    let mut slow = SLOW.lock().unwrap_or_else(PoisonError::into_inner);
+    slow.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    println!();
+    for (time, name) in slow.iter().take(5) {
+        println!("{:>8.1} s  {name}", time.as_secs_f64());
     }
     let low: Vec<String> = sums
         .iter()
@@ -160,7 +170,10 @@ pub fn trials(op: &'static str, suite: &'static str, run: fn(&Subject, &Device, 
             Trial::ignorable_test(format!("{op}::{suite}::{}", subject.name), move || match &subject.device {
                 Ok(device) => {
                     let _turn = subject.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                    run(subject, device, subject.level).map_err(Failed::from)?;
+                    let clock = std::time::Instant::now();
+                    let outcome = run(subject, device, subject.level);
+                    SLOW.lock().unwrap_or_else(PoisonError::into_inner).push((clock.elapsed(), format!("{op}::{suite}::{}", subject.name)));
+                    outcome.map_err(Failed::from)?;
                     Ok(Completion::Completed)
                 }
                 Err(why) if is_required(subject) => Err(Failed::from(format!("required by GRISTMILL_REQUIRE_GPU: {why}"))),
