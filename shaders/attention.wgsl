@@ -53,7 +53,7 @@ struct Params {
 
 var<workgroup> q_tile: array<vec4<f32>, STEP_D * SIDE>; // [column][4 rows]
 var<workgroup> k_tile: array<vec4<f32>, STEP_D * SIDE>;
-var<workgroup> p_tile: array<vec4<f32>, BLOCK * SIDE>; // [key][4 rows]
+var<workgroup> p_tile: array<vec4<u32>, BLOCK * SIDE>; // [key][4 rows]: bits of the biases, then of the weights
 var<workgroup> v_tile: array<vec4<f32>, V_KEYS * V_ROW>; // [key][4 columns]
 var<workgroup> partial: array<f32, BLOCK * SIDE>; // [row][lane column]
 
@@ -83,29 +83,21 @@ fn key_end(row: u32) -> u32 {
     return u32(clamp(i32(row) + params.causal_limit, 0, i32(params.seq_k)));
 }
 
-struct Score {
-    visible: bool,
-    logit: f32,
-}
-
-fn score_at(mask_base: u32, bias_base: u32, row: u32, key: u32, product: f32) -> Score {
+// The bits of what is added to a score: -inf where the key is masked, and only there.
+fn bias_at(mask_base: u32, bias_base: u32, row: u32, key: u32) -> u32 {
     if row >= params.seq_q || key >= key_end(row) {
-        return Score(false, 0.0);
+        return MASKED;
     }
     if params.has_mask != 0u {
         let index = mask_base + row * params.mask_strides.z + key * params.mask_strides.w;
         if ((mask[index / 4u] >> (index % 4u * 8u)) & 0xffu) == 0u {
-            return Score(false, 0.0);
+            return MASKED;
         }
     }
-    var add = 0.0;
-    if params.has_bias != 0u {
-        add = bias[bias_base + row * params.bias_strides.z + key * params.bias_strides.w];
-        if is_masked(bitcast<u32>(add)) {
-            return Score(false, 0.0);
-        }
+    if params.has_bias == 0u {
+        return 0u;
     }
-    return Score(true, logit(product, params.scale, add));
+    return bitcast<u32>(bias[bias_base + row * params.bias_strides.z + key * params.bias_strides.w]);
 }
 
 @compute @workgroup_size(THREADS)
@@ -138,6 +130,18 @@ fn main(
     // Keys past the last row's end are masked for the whole block: not computed.
     let end = key_end(min(first_row + BLOCK, params.seq_q) - 1u);
     for (var first_key = 0u; first_key < end; first_key += BLOCK) {
+        // Masks first, together: the barriers of the product below stand between these writes and their use.
+        for (var e = lane; e < BLOCK * SIDE; e += THREADS) {
+            let row = first_row + e % SIDE * 4u;
+            let key = first_key + e / SIDE;
+            p_tile[e] = vec4<u32>(
+                bias_at(mask_base, bias_base, row, key),
+                bias_at(mask_base, bias_base, row + 1u, key),
+                bias_at(mask_base, bias_base, row + 2u, key),
+                bias_at(mask_base, bias_base, row + 3u, key),
+            );
+        }
+
         // Scores: s[r][c] is query 4 * lane_row + r against key 4 * lane_col + c.
         var s: array<vec4<f32>, 4>;
         for (var d = 0u; d < params.head_dim; d += STEP_D) {
@@ -175,13 +179,12 @@ fn main(
         // Scale and mask; the block's maximum of each row.
         var visible: array<vec4<bool>, 4>;
         for (var r = 0u; r < 4u; r++) {
-            let row = first_row + lane_row * 4u + r;
             var top = LOWEST;
             for (var c = 0u; c < 4u; c++) {
-                let score = score_at(mask_base, bias_base, row, first_key + lane_col * 4u + c, s[r][c]);
-                s[r][c] = score.logit;
-                visible[r][c] = score.visible;
-                top = select(top, max(top, score.logit), score.visible);
+                let bits = p_tile[(lane_col * 4u + c) * SIDE + lane_row][r];
+                visible[r][c] = !is_masked(bits);
+                s[r][c] = logit(s[r][c], params.scale, bitcast<f32>(select(0u, bits, visible[r][c])));
+                top = select(top, max(top, s[r][c]), visible[r][c]);
             }
             partial[(lane_row * 4u + r) * SIDE + lane_col] = top;
         }
@@ -204,7 +207,7 @@ fn main(
             sums[r] += s[r].x + s[r].y + s[r].z + s[r].w;
         }
         for (var c = 0u; c < 4u; c++) {
-            p_tile[(lane_col * 4u + c) * SIDE + lane_row] = vec4<f32>(s[0][c], s[1][c], s[2][c], s[3][c]);
+            p_tile[(lane_col * 4u + c) * SIDE + lane_row] = bitcast<vec4<u32>>(vec4<f32>(s[0][c], s[1][c], s[2][c], s[3][c]));
         }
 
         // The second product: outs += p * v, V_KEYS keys at a time.
@@ -221,7 +224,7 @@ fn main(
             }
             workgroupBarrier();
             for (var i = 0u; i < V_KEYS; i++) {
-                let p = p_tile[(first + i) * SIDE + lane_row];
+                let p = bitcast<vec4<f32>>(p_tile[(first + i) * SIDE + lane_row]);
                 for (var j = 0u; j < V_VECS; j++) {
                     let right = v_tile[i * V_ROW + j * SIDE + lane_col];
                     outs[j] += p.x * right;

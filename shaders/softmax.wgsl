@@ -99,7 +99,7 @@ fn main(
             out[index] = select(bitcast<u32>(exp_below(element.logit, top) / total), 0u, element.masked);
         } else {
             let value = max(2.0 * (0.5 * element.logit - 0.5 * top) - log(total), LOWEST);
-            out[index] = select(bitcast<u32>(value), 0xff800000u, element.masked);
+            out[index] = select(bitcast<u32>(value), MASKED, element.masked);
         }
     }
 }

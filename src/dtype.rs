@@ -58,6 +58,7 @@ impl DType {
     }
 
     /// The number that stands for the type in the shaders.
+    #[cfg(feature = "gpu")]
     pub(crate) const fn code(self) -> u32 {
         self as u32
     }

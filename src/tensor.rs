@@ -289,6 +289,24 @@ impl Tensor {
         &self.storage.data
     }
 
+    /// The storage, if it is the CPU's.
+    pub(crate) fn cpu_buffer(&self) -> Option<&CpuBuffer> {
+        match &self.storage.data {
+            StorageData::Cpu(buffer) => Some(buffer),
+            #[cfg(feature = "gpu")]
+            StorageData::Gpu(_) => None,
+        }
+    }
+
+    /// The storage, if it is a GPU's.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_buffer(&self) -> Option<&GpuBuffer> {
+        match &self.storage.data {
+            StorageData::Cpu(_) => None,
+            StorageData::Gpu(buffer) => Some(buffer),
+        }
+    }
+
     /// The tensor as an error shows it.
     pub(crate) fn operand(&self, name: &'static str) -> Operand {
         Operand { name, dtype: self.dtype, shape: self.shape().to_vec(), device: self.device.label().to_string() }
@@ -527,9 +545,7 @@ impl fmt::Debug for Tensor {
         if !self.layout.is_contiguous() || self.layout.offset() != 0 {
             write!(f, ", strides {:?} offset {}", self.layout.strides(), self.layout.offset())?;
         }
-        let StorageData::Cpu(buffer) = &self.storage.data else {
-            return Ok(());
-        };
+        let Some(buffer) = self.cpu_buffer() else { return Ok(()) };
         let size = self.dtype.block_bytes();
         let shown: Vec<u8> = buffer.with(|bytes| {
             let first = self.layout.indices().take(SHOWN);

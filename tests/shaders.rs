@@ -99,7 +99,7 @@ fn agrees_on_params(kernel: &Kernel, module: &Module) -> Result<(), String> {
     ensure(found.len() == wanted.len(), || format!("Params: {} members in WGSL, {} in Rust", found.len(), wanted.len()))?;
     // The device takes exactly the bytes of the Rust struct: it must end where the WGSL one does.
     let end = kernel.params.last().map_or(0, |field| field.offset + field.size);
-    ensure(end == *span as usize && end % 16 == 0, || format!("Params: {end} bytes in Rust, {span} in WGSL: pad both to 16"))
+    ensure(end == *span as usize && end.is_multiple_of(16), || format!("Params: {end} bytes in Rust, {span} in WGSL: pad both to 16"))
 }
 
 /// The number that stands for a dtype in the shaders.
@@ -329,6 +329,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     libs: &[],
     bindings: &[Binding::new("out", Access::Write), Binding::typed("x", Access::Read, "X_DTYPE")],
     params: ToyParams::FIELDS,
+    fills_workgroup_memory: false,
     variants: &[Constants::NONE],
     tunes: &[Constants { name: "side8", values: &[("SIDE", 8)] }, Constants { name: "side4", values: &[("SIDE", 4)] }],
     dtypes: &[&[DType::F32, DType::F32]],

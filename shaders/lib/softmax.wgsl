@@ -3,8 +3,10 @@
 const LOWEST: f32 = -3.4028234e38;
 
 // Only -inf masks, and WGSL may assume that it does not occur: look at the bits.
+const MASKED: u32 = 0xff800000u;
+
 fn is_masked(bits: u32) -> bool {
-    return bits == 0xff800000u;
+    return bits == MASKED;
 }
 
 // scale * x + bias, kept finite: what overflows saturates.

@@ -28,6 +28,8 @@ pub struct GpuOptions {
     pub backend: Option<Backend>,
     /// Only adapters whose name or driver contains this, whatever the case.
     pub name: Option<String>,
+    /// Only this one, as [`Device::adapters`](crate::Device::adapters) lists it.
+    pub adapter: Option<AdapterInfo>,
     /// Whether a software adapter will do. They are slower than [`Device::cpu`](crate::Device::cpu) and serve tests.
     pub software: bool,
     /// Ask for exactly WebGPU's default limits and no features, so that what runs here runs on every conforming device.
@@ -49,6 +51,8 @@ pub struct AdapterInfo {
     pub backend: Backend,
     /// Hardware or software.
     pub kind: AdapterKind,
+    /// Which of the adapters that agree in all of the above: 0, 1, …
+    pub ordinal: usize,
 }
 
 impl AdapterInfo {
@@ -74,7 +78,13 @@ impl AdapterInfo {
             wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
             wgpu::DeviceType::Other => AdapterKind::Unknown,
         };
-        Some(AdapterInfo { name: info.name, driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(), backend, kind })
+        Some(AdapterInfo {
+            name: info.name,
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            backend,
+            kind,
+            ordinal: 0,
+        })
     }
 
     fn fits(&self, options: &GpuOptions) -> bool {
@@ -82,7 +92,8 @@ impl AdapterInfo {
             let text = format!("{} {}", self.name, self.driver).to_lowercase();
             text.contains(&name.to_lowercase())
         });
-        options.backend.is_none_or(|b| b == self.backend) && named && (options.software || self.kind != AdapterKind::Software)
+        let this = options.adapter.as_ref().is_none_or(|adapter| adapter == self);
+        options.backend.is_none_or(|b| b == self.backend) && named && this && (options.software || self.kind != AdapterKind::Software)
     }
 
     /// Smaller is better: hardware before software, native APIs before OpenGL.
@@ -120,6 +131,11 @@ async fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
         .filter_map(|a| Some((AdapterInfo::of(&a)?, a)))
         .collect();
     found.sort_by_key(|(info, _)| info.rank());
+    for at in 1..found.len() {
+        let (before, rest) = found.split_at_mut(at);
+        let twins = before.iter().filter(|(info, _)| AdapterInfo { ordinal: 0, ..info.clone() } == rest[0].0);
+        rest[0].0.ordinal = twins.count();
+    }
     found
 }
 
@@ -312,7 +328,7 @@ impl Gpu {
     }
 
     /// Records all of a plan; `tensors` are the buffers of the call, `out` first.
-    pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&wgpu::Buffer]) -> Result<()> {
+    pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&GpuBuffer]) -> Result<()> {
         let scratch = plan.scratch.iter().map(|&bytes| self.buffer(op, bytes, &[])).collect::<Result<Vec<_>>>()?;
         let mut sink = self;
         for dispatch in &plan.dispatches {
@@ -320,7 +336,7 @@ impl Gpu {
                 .args
                 .iter()
                 .map(|arg| match *arg {
-                    Arg::Tensor(i) => tensors[i],
+                    Arg::Tensor(i) => &tensors[i].buffer,
                     Arg::Scratch(i) => &scratch[i].buffer,
                 })
                 .collect();

@@ -43,6 +43,8 @@ fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec) ->
             count: None,
         })
         .collect();
+    let options =
+        wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: !kernel.fills_workgroup_memory, ..Default::default() };
     gpu.guarded(op, &label, 0, || {
         let module = gpu
             .device
@@ -58,7 +60,7 @@ fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec) ->
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
-            compilation_options: Default::default(),
+            compilation_options: options.clone(),
             cache: None,
         });
         Pipeline { pipeline, layout }

@@ -15,6 +15,7 @@ pub use matmul::{matmul, matmul_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 
 use crate::cpu::CpuBuffer;
+#[cfg(feature = "gpu")]
 use crate::device::Kind;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
@@ -53,7 +54,7 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
     let op = problem.name();
     match out.data() {
         StorageData::Cpu(buffer) => {
-            let sources: Vec<&CpuBuffer> = inputs.iter().filter_map(|t| cpu_buffer(t)).collect();
+            let sources: Vec<&CpuBuffer> = inputs.iter().filter_map(|t| t.cpu_buffer()).collect();
             let size = out.dtype().block_bytes();
             let bytes = out.len() * size;
             if out.layout().is_contiguous() {
@@ -72,29 +73,13 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
             let device = inputs.first().map_or(out.device(), |t| t.device());
             if let Kind::Gpu(gpu) = device.kind() {
                 let plan = problem.plan(&gpu.caps, device.pin())?;
-                let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(gpu_buffer).collect();
+                let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(|t| t.gpu_buffer()).collect();
                 gpu.run(op, &plan, &buffers)?;
             }
         }
     }
     out.count_write();
     Ok(())
-}
-
-fn cpu_buffer(tensor: &Tensor) -> Option<&CpuBuffer> {
-    match tensor.data() {
-        StorageData::Cpu(buffer) => Some(buffer),
-        #[cfg(feature = "gpu")]
-        StorageData::Gpu(_) => None,
-    }
-}
-
-#[cfg(feature = "gpu")]
-fn gpu_buffer(tensor: &Tensor) -> Option<&wgpu::Buffer> {
-    match tensor.data() {
-        StorageData::Cpu(_) => None,
-        StorageData::Gpu(buffer) => Some(&buffer.buffer),
-    }
 }
 
 /// A fresh output on the device of the first input, with its handle.

@@ -79,26 +79,46 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 257], &[1, 1, 3, 257], &[1, 1, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 0], &[1, 1, 3, 0], &[1, 1, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 300])))),
-        ("attention", Kind::Argument, Box::new(|| {
-            let q = f(&[1, 1, 3, 4])?;
-            unit(ops::attention(&q, &q, &q, &Attention { scale: Some(f32::INFINITY), ..none }))
-        })),
-        ("attention", Kind::Shape, Box::new(|| {
-            let q = f(&[1, 1, 3, 4])?;
-            unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&of(DType::Bool, &[2, 3])?), ..none }))
-        })),
-        ("attention", Kind::DType, Box::new(|| {
-            let q = f(&[1, 1, 3, 4])?;
-            unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&f(&[3, 3])?), ..none }))
-        })),
-        ("attention", Kind::DType, Box::new(|| {
-            let q = f(&[1, 1, 3, 4])?;
-            unit(ops::attention(&q, &q, &q, &Attention { bias: Some(&of(DType::Bool, &[3, 3])?), ..none }))
-        })),
-        ("attention", Kind::Overlap, Box::new(|| {
-            let q = f(&[1, 1, 3, 4])?;
-            ops::attention_into(&mut q.clone(), &f(&[1, 1, 3, 4])?, &q, &f(&[1, 1, 3, 4])?, &none)
-        })),
+        (
+            "attention",
+            Kind::Argument,
+            Box::new(|| {
+                let q = f(&[1, 1, 3, 4])?;
+                unit(ops::attention(&q, &q, &q, &Attention { scale: Some(f32::INFINITY), ..none }))
+            }),
+        ),
+        (
+            "attention",
+            Kind::Shape,
+            Box::new(|| {
+                let q = f(&[1, 1, 3, 4])?;
+                unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&of(DType::Bool, &[2, 3])?), ..none }))
+            }),
+        ),
+        (
+            "attention",
+            Kind::DType,
+            Box::new(|| {
+                let q = f(&[1, 1, 3, 4])?;
+                unit(ops::attention(&q, &q, &q, &Attention { mask: Some(&f(&[3, 3])?), ..none }))
+            }),
+        ),
+        (
+            "attention",
+            Kind::DType,
+            Box::new(|| {
+                let q = f(&[1, 1, 3, 4])?;
+                unit(ops::attention(&q, &q, &q, &Attention { bias: Some(&of(DType::Bool, &[3, 3])?), ..none }))
+            }),
+        ),
+        (
+            "attention",
+            Kind::Overlap,
+            Box::new(|| {
+                let q = f(&[1, 1, 3, 4])?;
+                ops::attention_into(&mut q.clone(), &f(&[1, 1, 3, 4])?, &q, &f(&[1, 1, 3, 4])?, &none)
+            }),
+        ),
         ("copy", Kind::DType, Box::new(|| ops::copy_into(&mut of(DType::F16, &[2, 3])?, &x))),
         ("copy", Kind::Shape, Box::new(|| ops::copy_into(&mut into(&[2, 4])?, &x))),
         ("copy", Kind::Overlap, Box::new(|| ops::copy_into(&mut x.narrow(0, 0..1)?, &x.narrow(0, 1..2)?))),

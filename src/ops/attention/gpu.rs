@@ -24,6 +24,7 @@ pub static ATTENTION: Kernel = Kernel {
         Binding::new("bias", Access::Read),
     ],
     params: Params::FIELDS,
+    fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: &[
         Constants { name: "v32", values: &[("V_MAX", 32)] },

@@ -12,6 +12,7 @@ pub static BINARY: Kernel = Kernel {
     libs: &[include_str!("../../../shaders/lib/index.wgsl")],
     bindings: &[Binding::new("out", Access::Write), Binding::new("lhs", Access::Read), Binding::new("rhs", Access::Read)],
     params: Params::FIELDS,
+    fills_workgroup_memory: true,
     variants: &[Constants { name: "add", values: &[("OP", 0)] }, Constants { name: "mul", values: &[("OP", 1)] }],
     tunes: &[Constants { name: "group256", values: &[("WORKGROUP", 256)] }, Constants { name: "group64", values: &[("WORKGROUP", 64)] }],
     dtypes: &[&[DType::F32, DType::F32, DType::F32]],

@@ -37,6 +37,7 @@ pub static CAST: Kernel = Kernel {
     libs: &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/number.wgsl")],
     bindings: &[Binding::typed("out", Access::Write, "OUT_DTYPE"), Binding::typed("x", Access::Read, "X_DTYPE")],
     params: Params::FIELDS,
+    fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: TUNES,
     dtypes: &DTYPES,

@@ -61,7 +61,7 @@ pub fn copy(x: &Tensor) -> Result<Tensor> {
 /// [`cast_into`](ops::cast_into())), [`Error::Overlap`](crate::Error::Overlap), [`Error::Device`](crate::Error::Device).
 pub fn copy_into(out: &mut Tensor, x: &Tensor) -> Result<()> {
     let layout = ops::broadcast(OP, ("x", x), out.shape())?;
-    ops::check_out(OP, out, &out.shape().to_vec(), x.dtype(), &[("x", x)])?;
+    ops::check_out(OP, out, out.shape(), x.dtype(), &[("x", x)])?;
     let problem = Problem { dtype: x.dtype(), out: *out.layout(), x: layout };
     if out.is_empty() {
         return Ok(());

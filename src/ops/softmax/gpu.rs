@@ -12,6 +12,7 @@ pub static SOFTMAX: Kernel = Kernel {
     libs: &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/softmax.wgsl")],
     bindings: &[Binding::new("out", Access::Write), Binding::new("x", Access::Read), Binding::new("mask", Access::Read)],
     params: Params::FIELDS,
+    fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: &[Constants { name: "group256", values: &[("WORKGROUP", 256)] }, Constants { name: "group32", values: &[("WORKGROUP", 32)] }],
     dtypes: &[&[DType::F32, DType::F32, DType::F32]],

@@ -76,8 +76,7 @@ fn gpus() -> Vec<Subject> {
     let mut found = Vec::new();
     let mut present = Vec::new();
     for adapter in Device::adapters() {
-        let options =
-            GpuOptions { backend: Some(adapter.backend), name: Some(adapter.name.clone()), software: true, ..GpuOptions::default() };
+        let options = GpuOptions { adapter: Some(adapter.clone()), software: true, ..GpuOptions::default() };
         let first = !present.contains(&adapter.backend);
         present.push(adapter.backend);
         let name = format!("{}:{}", adapter.backend, adapter.name);

@@ -224,5 +224,4 @@ impl Random {
         let values: Vec<bool> = (0..dims.iter().product()).map(|_| self.unit() < chance).collect();
         Host::new(dims, &values)
     }
-
 }
