@@ -88,7 +88,7 @@ fn count(op: &str, dtype: DType, device: &str, compared: usize) {
 }
 
 /// Prints the counts; fails if an op with a floor stayed below it on a device that was tested.
-pub fn report(floors: &[(&str, usize)]) -> Result<(), String> {
+pub fn report(floors: &[(&str, usize, usize)]) -> Result<(), String> {
     let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut sums: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     println!("\n{:<14} {:<6} {:>12}  device", "op", "dtype", "comparisons");
@@ -105,8 +105,10 @@ pub fn report(floors: &[(&str, usize)]) -> Result<(), String> {
     let low: Vec<String> = sums
         .iter()
         .filter_map(|((op, device), &sum)| {
-            let (_, floor) = floors.iter().find(|(name, _)| name == op)?;
-            (sum < *floor).then(|| format!("{op} on {device}: {sum} comparisons, fewer than {floor}"))
+            let &(_, smoke, full) = floors.iter().find(|(name, ..)| name == op)?;
+            let subject = subjects().iter().find(|subject| subject.name == *device)?;
+            let floor = if subject.level == Level::Smoke { smoke } else { full };
+            (sum < floor).then(|| format!("{op} on {device}: {sum} comparisons, fewer than {floor}"))
         })
         .collect();
     if low.is_empty() { Ok(()) } else { Err(low.join("\n")) }
