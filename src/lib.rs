@@ -28,19 +28,19 @@
 //!
 //! | I have | I want | call |
 //! |---|---|---|
-//! | nothing | a device | [`Device::best`]; [`Device::cpu`], [`Device::gpu`] to be sure; [`Device::adapters`] to look |
+//! | nothing | a device | [`Device::best`]; [`Device::cpu`], `Device::gpu` to be sure; `Device::adapters` to look |
 //! | a slice, an `ndarray` array | a tensor | [`Tensor::from_slice`], [`Tensor::from_ndarray`] |
 //! | a shape | a tensor | [`Tensor::zeros`], [`full`](Tensor::full), [`arange`](Tensor::arange), [`rand_uniform`](Tensor::rand_uniform), [`rand_normal`](Tensor::rand_normal) |
 //! | a tensor | another shape of it | the views ([`narrow`](Tensor::narrow), [`permute`](Tensor::permute), [`reshape`](Tensor::reshape), …): free. [`Tensor::contiguous`] where `reshape` refuses |
 //! | a tensor | its elements | [`Tensor::to_vec`], [`to_ndarray`](Tensor::to_ndarray), or their `_async` twins |
 //! | a tensor | it elsewhere | [`Tensor::to_device`] |
-//! | x and a weight | x · wᵀ | [`ops::matmul`] with `w.transpose(-1, -2)`: the transpose costs nothing |
-//! | scores | probabilities | [`ops::softmax`]; [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
-//! | q, k, v | attention | [`ops::attention`]: grouped heads, causal, both kinds of masks; the scores are never stored |
-//! | 16-bit or integer weights | f32 | [`ops::cast`], from and to every [`DType`] |
+//! | x and a weight | x · wᵀ | [`ops::matmul`](ops::matmul()) with `w.transpose(-1, -2)`: the transpose costs nothing |
+//! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
+//! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
+//! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
 //! | two tensors | their sum, product | [`ops::add`], [`ops::mul`], with broadcasting |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
-//! | a driver that miscompiles a kernel | another kernel | [`Device::pinned`] |
+//! | a driver that miscompiles a kernel | another kernel | `Device::pinned` |
 //!
 //! # What is promised
 //!

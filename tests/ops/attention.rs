@@ -211,8 +211,9 @@ fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String
     let mut random = Random::new(6);
     for (tune, handle) in pinned(device, "attention", level) {
         let v_max = tune.strip_prefix("attention.v").map_or(256, |n| n.parse::<usize>().unwrap_or(256));
-        let queries = [32, 1, 31, 33, 67];
-        let keys = [33, 32, 1, 31, 97, 0];
+        // Round the GPU's blocks of 32 and the CPU's of 64 and 128.
+        let queries = [32, 1, 31, 33, 67, 64, 65];
+        let keys = [33, 32, 1, 31, 97, 0, 128, 129, 300];
         let dims = [16, 15, 17, 1, 33, 256];
         let values = [v_max, v_max - 1, 1, v_max / 2 + 1, 5];
         let rounds = if level == Level::Full { 6 } else { 1 };
@@ -221,8 +222,8 @@ fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String
                 let shape = Shape {
                     batch: 1 + i % 2,
                     heads: 2,
-                    kv_heads: 1 + i / 3,
-                    seq_q: queries[(i + round) % 5],
+                    kv_heads: 1 + i % 3 / 2,
+                    seq_q: queries[(i + round) % 7],
                     seq_k,
                     head_dim: dims[(i + 2 * round) % 6],
                     v_dim: values[(i + 3 * round) % 5],

@@ -104,6 +104,8 @@ fn batches(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
         (&[2, 3, 5, 7], &[7]),
         (&[7], &[2, 3, 7, 5]),
         (&[1, 300], &[300, 1]),
+        // Past the CPU's blocks of 128 x 512.
+        (&[129, 20], &[20, 513]),
         (&[0, 3, 4], &[4, 2]),
         (&[2, 3, 0], &[2, 0, 4]),
         (&[0], &[0]),

@@ -1,5 +1,6 @@
 //! Tensors on every device: making, viewing, reading, moving; ndarray; the generator; write counters; threads.
 
+use approx::assert_abs_diff_eq;
 use gristmill::{DType, Device, Tensor, ops};
 use half::{bf16, f16};
 use libtest_mimic::Trial;
@@ -184,14 +185,15 @@ fn random() -> gristmill::Result<()> {
     let x = Tensor::rand_uniform(&cpu, &[100, 1001], 42)?.to_vec::<f32>()?;
     assert!(x.iter().all(|v| (0.0..1.0).contains(v) && (v * 16_777_216.0).fract() == 0.0));
     let mean = x.iter().sum::<f32>() / x.len() as f32;
-    assert!((mean - 0.5).abs() < 0.005, "{mean}");
+    assert_abs_diff_eq!(mean, 0.5, epsilon = 0.005);
     assert_ne!(x[..4], Tensor::rand_uniform(&cpu, &[4], 43)?.to_vec::<f32>()?);
     // A longer tensor begins with a shorter one's elements.
     assert_eq!(x[..7], Tensor::rand_uniform(&cpu, &[7], 42)?.to_vec::<f32>()?);
     let n = Tensor::rand_normal(&cpu, &[100_003], 2.0, 3.0, 7)?.to_vec::<f32>()?;
     let mean = n.iter().map(|&v| f64::from(v)).sum::<f64>() / n.len() as f64;
     let variance = n.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n.len() as f64;
-    assert!((mean - 2.0).abs() < 0.05 && (variance.sqrt() - 3.0).abs() < 0.05, "{mean} {variance}");
+    assert_abs_diff_eq!(mean, 2.0, epsilon = 0.05);
+    assert_abs_diff_eq!(variance.sqrt(), 3.0, epsilon = 0.05);
     for device in subjects().iter().filter_map(|s| s.device.as_ref().ok()) {
         assert_eq!(Tensor::rand_uniform(device, &[5, 5], 42)?.to_vec::<f32>()?, x[..25]);
         assert_eq!(Tensor::rand_normal(device, &[9], 2.0, 3.0, 7)?.to_vec::<f32>()?, n[..9]);

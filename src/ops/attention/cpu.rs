@@ -46,7 +46,8 @@ impl Task<'_> {
         let queries = matrix(&problem.q, self.head).at(self.first, 0);
         let (keys, values) = (matrix(&problem.k, kv_head), matrix(&problem.v, kv_head));
         let mut tops = [f32::NEG_INFINITY; BLOCK_Q];
-        let mut sums = [0.0f32; BLOCK_Q];
+        // In f64, as softmax's: the fused result is to be no worse than the plain one.
+        let mut sums = [0.0f64; BLOCK_Q];
         let mut scores = vec![0.0; rows * BLOCK_K];
         out.fill(0.0);
         // Keys past the last row's end are masked for the whole block.
@@ -67,7 +68,7 @@ impl Task<'_> {
                 // What was summed so far was relative to the old maximum.
                 let shrink = exp_below(tops[row], top);
                 tops[row] = top;
-                sums[row] = sums[row] * shrink + line.iter().sum::<f32>();
+                sums[row] = sums[row] * f64::from(shrink) + line.iter().map(|&p| f64::from(p)).sum::<f64>();
                 out[row * v_dim..][..v_dim].iter_mut().for_each(|o| *o *= shrink);
             }
             let weights = Matrix { base: 0, row: count, col: 1 };
@@ -76,7 +77,7 @@ impl Task<'_> {
         for (row, result) in out.chunks_mut(v_dim).enumerate() {
             // At least the exponential of 0 unless every key was masked.
             if sums[row] != 0.0 {
-                result.iter_mut().for_each(|o| *o /= sums[row]);
+                result.iter_mut().for_each(|o| *o = (f64::from(*o) / sums[row]) as f32);
             }
         }
     }

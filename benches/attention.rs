@@ -1,0 +1,128 @@
+//! `cargo bench --bench attention`: prefill, full and causal, and one step of decoding, with every tune that holds the head.
+//! Floating point operations are those of the scores that are seen; decoding is bound by memory and counted in bytes.
+
+mod support;
+
+use gristmill::{DType, Device, Result, Tensor, ops};
+use ops::{Attention, Causal, Softmax};
+use support::{Group, Place, Ready, U, Work, download, normals, upload, variants, zeros};
+
+const HEADS: usize = 8;
+const DIM: usize = 64;
+
+/// A shape: its part of the id, queries, keys, whether causal.
+const SHAPES: [(&str, usize, usize, bool); 3] =
+    [("1x8x256x64", 256, 256, false), ("1x8x256x64.causal", 256, 256, true), ("1x8x1x64.keys1024", 1, 1024, false)];
+
+fn main() {
+    support::bench("attention", rows);
+    support::finish();
+}
+
+fn rows(place: &Place, group: &mut Group) {
+    for (shape, queries, keys, causal) in SHAPES {
+        let seen: usize = (0..queries).map(|query| if causal { query + 1 } else { keys }).sum();
+        let work = if queries == 1 { Work::Bytes(8 * HEADS * DIM * (queries + keys)) } else { Work::Flops(4 * HEADS * seen * DIM) };
+        for variant in variants(place, "attention") {
+            #[cfg(feature = "gpu")]
+            if variant.tune.and_then(|tune| tune.get("V_MAX")).is_some_and(|most| (most as usize) < DIM) {
+                continue;
+            }
+            group.row(&variant.name, "f32", shape, work, || {
+                let case = Case::new(&variant.device, queries, keys, causal);
+                let out = zeros(&variant.device, DType::F32, &[1, HEADS, queries, DIM]);
+                let [q, k, v] = case.tensors.clone();
+                let options = Attention { causal: if causal { Causal::TopLeft } else { Causal::None }, ..Default::default() };
+                Ready::new(&out, move |out| ops::attention_into(out, &q, &k, &v, &options), move |out| case.check(out))
+            });
+        }
+    }
+}
+
+struct Case {
+    tensors: [Tensor; 3],
+    host: [Vec<f32>; 3],
+    queries: usize,
+    keys: usize,
+    causal: bool,
+}
+
+/// The exact result of one row, and how far composed f32 ops may be from it.
+struct Exact {
+    value: [f64; DIM],
+    bound: [f64; DIM],
+}
+
+impl Case {
+    fn new(device: &Device, queries: usize, keys: usize, causal: bool) -> Self {
+        let [q, k, v] = [(queries, 1), (keys, 2), (keys, 3)].map(|(len, seed)| normals(device, &[1, HEADS, len, DIM], seed));
+        Case { tensors: [q.0, k.0, v.0], host: [q.1, k.1, v.1], queries, keys, causal }
+    }
+
+    /// Matmul, softmax, matmul on the same device.
+    fn plain(&self) -> Result<Tensor> {
+        let [q, k, v] = &self.tensors;
+        let seen = |index: usize| !self.causal || index % self.keys <= index / self.keys;
+        let mask: Vec<f32> = (0..self.queries * self.keys).map(|i| if seen(i) { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let mask = upload(q.device(), &mask, &[self.queries, self.keys]);
+        let scores = ops::matmul(q, &k.transpose(-1, -2)?)?;
+        let p = ops::softmax(&scores, -1, &Softmax { scale: 1.0 / (DIM as f32).sqrt(), mask: Some(&mask) })?;
+        ops::matmul(&p, v)
+    }
+
+    fn exact(&self, head: usize, query: usize) -> Exact {
+        let row = |x: usize, len: usize, at: usize| &self.host[x][(head * len + at) * DIM..][..DIM];
+        let q = row(0, self.queries, query);
+        let keys = if self.causal { query + 1 } else { self.keys };
+        let scale = 1.0 / (DIM as f64).sqrt();
+        let dots = (0..keys).map(|key| {
+            let products = q.iter().zip(row(1, self.keys, key)).map(|(&a, &b)| f64::from(a) * f64::from(b) * scale);
+            products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()))
+        });
+        let dots: Vec<(f64, f64)> = dots.collect();
+        let top = dots.iter().fold(f64::MIN, |top, dot| top.max(dot.0));
+        let low = dots.iter().fold(f64::MAX, |low, dot| low.min(dot.0));
+        let total: f64 = dots.iter().map(|dot| (dot.0 - top).exp()).sum();
+        // Absolute error of a score, matmul's bound and the rounding of the scaled one; it is p's relative error, twice for the sum.
+        let score = dots.iter().fold(0.0, |most: f64, dot| most.max(16.0 * U * dot.1 + 2.0 * U * (dot.0.abs() + top.abs())));
+        let softmax = U * (2.0 * (3.0 + 2.0 * (top - low)) + keys as f64 + 2.5);
+        let product = U * 4.0 * (self.keys as f64).sqrt().max(4.0);
+        let mut exact = Exact { value: [0.0; DIM], bound: [0.0; DIM] };
+        for (key, dot) in dots.iter().enumerate() {
+            let p = (dot.0 - top).exp() / total;
+            for (column, &v) in row(2, self.keys, key).iter().enumerate() {
+                exact.value[column] += p * f64::from(v);
+                exact.bound[column] += p * f64::from(v).abs() * (2.0 * score + softmax + product);
+            }
+        }
+        exact
+    }
+
+    /// The error may be twice the plain composition's on the same device, which must itself be within its bound.
+    fn check(&self, out: &Tensor) {
+        let plain: Vec<f32> = self.plain().map(|plain| download(&plain)).unwrap_or_else(|error| panic!("{error}"));
+        let got: Vec<f32> = download(out);
+        assert_eq!(got.len(), HEADS * self.queries * DIM);
+        let (mut worst, mut worst_plain, mut floor) = ((0.0, 0), 0.0f64, 0.0f64);
+        for head in 0..HEADS {
+            for query in 0..self.queries {
+                let exact = self.exact(head, query);
+                for (column, (want, bound)) in exact.value.into_iter().zip(exact.bound).enumerate() {
+                    let index = (head * self.queries + query) * DIM + column;
+                    let [error, plain_error] = [got[index], plain[index]].map(|got| (f64::from(got) - want).abs());
+                    let within = plain_error <= bound;
+                    assert!(within, "plain attention: wrong answer: element {index} is {}, exact {want}, allowed {bound:e}", plain[index]);
+                    assert!(error.is_finite(), "attention: wrong answer: element {index} is {}, exact {want}", got[index]);
+                    if error > worst.0 {
+                        worst = (error, index);
+                    }
+                    worst_plain = worst_plain.max(plain_error);
+                    let want = want as f32;
+                    floor = floor.max(2.0 * f64::from(((want + 0.3 - 0.3) - want).abs()));
+                }
+            }
+        }
+        let ((error, index), allowed) = (worst, 2.0 * worst_plain + floor);
+        assert!(error <= allowed, "attention: wrong answer: element {index} is {}, off by {error:e}, allowed {allowed:e}", got[index]);
+    }
+}

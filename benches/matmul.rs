@@ -1,0 +1,71 @@
+//! `cargo bench --bench matmul`: every tune at square, flat and vector shapes, and the naive kernel as a yardstick.
+
+mod support;
+
+use gristmill::{DType, ops};
+use support::{Group, Place, Ready, U, Work, check, download, normals, variants, zeros};
+
+/// m, k, n.
+const SHAPES: [[usize; 3]; 4] = [[128, 128, 128], [512, 512, 512], [1, 2048, 2048], [128, 2048, 2048]];
+
+fn main() {
+    support::bench("matmul", rows);
+    support::finish();
+}
+
+fn rows(place: &Place, group: &mut Group) {
+    for [m, k, n] in SHAPES {
+        if place.is_software() && m * k * n > 512 * 512 * 512 {
+            continue;
+        }
+        let shape = format!("{m}x{k}x{n}");
+        // One row is bound by memory.
+        let work = if m == 1 { Work::Bytes(4 * (k * n + m * k + m * n)) } else { Work::Flops(2 * m * k * n) };
+        for variant in variants(place, "matmul") {
+            group.row(&variant.name, "f32", &shape, work, || {
+                let (lhs, left) = normals(&variant.device, &[m, k], 1);
+                let (rhs, right) = normals(&variant.device, &[k, n], 2);
+                let out = zeros(&variant.device, DType::F32, &[m, n]);
+                Ready::new(
+                    &out,
+                    move |out| ops::matmul_into(out, &lhs, &rhs),
+                    move |out| check_product(&download(out), &left, &right, [m, k, n]),
+                )
+            });
+        }
+        #[cfg(feature = "gpu")]
+        if !place.device.is_cpu() {
+            group.row("yardstick.naive_matmul", "f32", &shape, work, || naive(place, [m, k, n]));
+        }
+    }
+}
+
+/// The bound that `ops::matmul` states.
+fn check_product(got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]: [usize; 3]) {
+    assert_eq!(got.len(), m * n);
+    let factor = if k <= 64 { 16.0 } else { 4.0 * (k as f64).sqrt() };
+    check("matmul", got, |index| {
+        let (row, col) = (index / n, index % n);
+        let products = (0..k).map(|i| f64::from(lhs[row * k + i]) * f64::from(rhs[i * n + col]));
+        let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+        (sum, factor * U * size)
+    });
+}
+
+#[cfg(feature = "gpu")]
+fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
+    use support::yardstick::Bare;
+
+    let bare = Bare::open(place).expect("the adapter that the place was made of");
+    let ((_, left), (_, right)) = (normals(&gristmill::Device::cpu(), &[m, k], 1), normals(&gristmill::Device::cpu(), &[k, n], 2));
+    let (lhs, rhs, out) = (bare.upload(&left), bare.upload(&right), bare.zeros(m * n));
+    let params = bare.params(&[m as u32, n as u32, k as u32, 0]);
+    let program = bare.program(include_str!("yardstick/naive_matmul.wgsl"), &[&lhs, &rhs, &out, &params]);
+    let grid = [n.div_ceil(16) as u32, m.div_ceil(16) as u32, 1];
+    let [recording, waiting] = [bare.clone(), bare.clone()];
+    Ready {
+        call: Box::new(move || recording.record(&program, grid)),
+        sync: Box::new(move || waiting.sync()),
+        check: Box::new(move || check_product(&bare.download(&out), &left, &right, [m, k, n])),
+    }
+}

@@ -1,0 +1,194 @@
+//! PyTorch goldens: computed in float64, so that one serves the kernels of every type.
+
+use gristmill::{DType, Device, Tensor, ops};
+use half::{bf16, f16};
+
+use crate::attention::{Places, attend};
+use crate::compare::{Report, Rule, check, errors};
+use crate::manifest::{Arg, Attributes, Case, Outcome, Stored, fail, unsupported};
+
+/// The outputs that are offered, by name.
+type Results = Outcome<Vec<(&'static str, Tensor)>>;
+
+struct Op {
+    name: &'static str,
+    compute: fn(&Call) -> Results,
+    attributes: &'static [&'static str],
+    /// All that there may be, those for gradients too.
+    inputs: &'static [&'static str],
+    /// The types that it computes in: a case runs in each that its inputs are exact in.
+    dtypes: &'static [DType],
+}
+
+static OPS: &[Op] = &[
+    Op {
+        name: "scaled_dot_product_attention",
+        compute: sdpa,
+        attributes: &[
+            "backward",
+            "batch",
+            "causal",
+            "head_dim",
+            "heads",
+            "kv_heads",
+            "kv_len",
+            "mask",
+            "q_len",
+            "scale",
+            "sinks",
+            "softcap",
+            "v_head_dim",
+            "window_left",
+            "window_right",
+        ],
+        inputs: &["q", "k", "v", "mask", "sink", "dout"],
+        dtypes: &[DType::F32],
+    },
+    Op { name: "softmax", compute: softmax, attributes: &["dim", "row_kinds", "backward"], inputs: &["x", "dy"], dtypes: &[DType::F32] },
+    Op {
+        name: "matmul",
+        compute: matmul,
+        attributes: &["alpha", "backward", "k", "m", "max_abs_a_times_abs_b", "n", "trans_a", "trans_b"],
+        inputs: &["a", "b", "bias", "dc"],
+        dtypes: &[DType::F32],
+    },
+    Op { name: "cast", compute: cast, attributes: &["rounding"], inputs: &["x"], dtypes: &[DType::F32] },
+];
+
+/// Runs a case on a device in each type that fits, and compares its outputs.
+pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
+    let name = case.text("op")?;
+    let op = OPS.iter().find(|op| op.name == name).ok_or_else(|| unsupported(format!("op {name} is not offered")))?;
+    let attributes = case.attributes(op.attributes)?;
+    let (inputs, outputs) = (case.tensors("inputs")?, case.tensors("outputs")?);
+    if let Some(arg) = inputs.iter().flatten().find(|arg| !op.inputs.contains(&arg.name.as_str())) {
+        return Err(unsupported(format!("{name}: input {} is not offered", arg.name)));
+    }
+    let bytes = case.read()?;
+    let stored = Stored::open(&bytes)?;
+    let mut report = None;
+    for &dtype in op.dtypes {
+        if !fits(&inputs, &stored, dtype)? {
+            continue;
+        }
+        let call = Call { device, dtype, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes };
+        let results = in_order(&outputs, (op.compute)(&call)?);
+        let rule = |arg: &Arg| if case.exact() { Rule::Exact } else { Rule::Torch(errors(case, dtype, &arg.name)) };
+        let compared = check(&outputs, &results, &stored, rule)?;
+        report.get_or_insert(compared);
+    }
+    report.ok_or_else(|| unsupported(format!("{name}: inputs that are not exact in a type that is offered")))
+}
+
+/// Whether every input is exact in a type. Booleans are in all.
+fn fits(inputs: &[Option<Arg>], stored: &Stored, dtype: DType) -> Outcome<bool> {
+    for arg in inputs.iter().flatten() {
+        if !stored.exact_in(arg, dtype)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The results at the places of the outputs that they answer.
+fn in_order(outputs: &[Option<Arg>], results: Vec<(&str, Tensor)>) -> Vec<Option<Tensor>> {
+    let named = |arg: &Arg| results.iter().find(|(name, _)| *name == arg.name).map(|(_, tensor)| tensor.clone());
+    outputs.iter().map(|arg| arg.as_ref().and_then(named)).collect()
+}
+
+/// One case, opened, in one type.
+struct Call<'a> {
+    device: &'a Device,
+    dtype: DType,
+    stored: &'a Stored<'a>,
+    inputs: &'a [Option<Arg>],
+    outputs: &'a [Option<Arg>],
+    attributes: &'a Attributes<'a>,
+}
+
+impl Call<'_> {
+    /// An input if it is given: booleans as they are, numbers in the call's type.
+    fn given(&self, name: &str) -> Outcome<Option<Tensor>> {
+        let Some(arg) = self.inputs.iter().flatten().find(|arg| arg.name == name) else { return Ok(None) };
+        let tensor = match arg.dtype.as_str() {
+            "bool" => self.stored.tensor(arg, self.device),
+            "float32" | "float16" | "bfloat16" => self.stored.float(arg, self.device, self.dtype),
+            other => Err(unsupported(format!("{}: arithmetic in {other} is not offered", self.attributes.op()))),
+        };
+        tensor.map(Some)
+    }
+
+    fn input(&self, name: &str) -> Outcome<Tensor> {
+        self.given(name)?.ok_or_else(|| fail(format!("manifest: input {name} is missing")))
+    }
+}
+
+fn sdpa(call: &Call) -> Results {
+    let attributes = call.attributes;
+    if attributes.number("softcap")?.is_some_and(|cap| cap != 0.0) {
+        return Err(unsupported("scaled_dot_product_attention: softcap is not offered"));
+    }
+    if attributes.flag("sinks")? || call.given("sink")?.is_some() {
+        return Err(unsupported("scaled_dot_product_attention: sinks are not offered"));
+    }
+    let (q, k, v) = (call.input("q")?, call.input("k")?, call.input("v")?);
+    let [seq_q, seq_k] = [&q, &k].map(|t| t.shape().get(2).map_or(0, |&n| n as i64));
+    let (left, right) = (Places::side(attributes.int("window_left")?), Places::side(attributes.int("window_right")?));
+    let (causal, offset) = match attributes.text("causal")?.unwrap_or("none") {
+        "none" if seq_q != seq_k && (left.is_some() || right.is_some()) => {
+            return Err(unsupported("scaled_dot_product_attention: windows over other keys without a causal mask are not offered"));
+        }
+        "none" => (false, 0),
+        "top_left" => (true, 0),
+        "bottom_right" => (true, seq_k - seq_q),
+        other => return Err(unsupported(format!("scaled_dot_product_attention: causal {other} is not offered"))),
+    };
+    let places = Places { offsets: vec![offset], causal, left, right, keys: None };
+    let mask = call.given("mask")?;
+    let out = attend(&q, &k, &v, mask.as_ref(), attributes.number("scale")?, &places)?;
+    Ok(vec![("out", out)])
+}
+
+fn softmax(call: &Call) -> Results {
+    let x = call.input("x")?;
+    let dim = call.attributes.int("dim")?.ok_or_else(|| fail("manifest: no dim"))? as isize;
+    let options = ops::Softmax::default();
+    Ok(vec![("softmax", ops::softmax(&x, dim, &options)?), ("log_softmax", ops::log_softmax(&x, dim, &options)?)])
+}
+
+fn matmul(call: &Call) -> Results {
+    let matrix = |name: &str, flag: &str| {
+        let matrix = call.input(name)?;
+        if call.attributes.flag(flag)? { Ok::<_, crate::manifest::Stop>(matrix.transpose(-1, -2)?) } else { Ok(matrix) }
+    };
+    let mut c = ops::matmul(&matrix("a", "trans_a")?, &matrix("b", "trans_b")?)?;
+    let alpha = call.attributes.number("alpha")?.unwrap_or(1.0);
+    if alpha != 1.0 {
+        c = ops::mul(&c, &Tensor::full(call.device, alpha as f32, &[])?)?;
+    }
+    if let Some(bias) = call.given("bias")? {
+        c = ops::add(&c, &bias)?;
+    }
+    Ok(vec![("c", c)])
+}
+
+fn cast(call: &Call) -> Results {
+    if call.attributes.text("rounding")?.is_some_and(|rounding| rounding != "nearest even") {
+        return Err(unsupported("cast: rounding other than to nearest even is not offered"));
+    }
+    let x = call.input("x")?;
+    let halves: Vec<u16> = ops::cast(&x, DType::F16)?.to_vec::<f16>()?.into_iter().map(f16::to_bits).collect();
+    let brains: Vec<u16> = ops::cast(&x, DType::BF16)?.to_vec::<bf16>()?.into_iter().map(bf16::to_bits).collect();
+    let f16_bits = bits(call, "f16_bits", &halves, |bits| f16::from_bits(bits).is_nan())?;
+    let bf16_bits = bits(call, "bf16_bits", &brains, |bits| bf16::from_bits(bits).is_nan())?;
+    Ok([("f16_bits", f16_bits), ("bf16_bits", bf16_bits)].into_iter().filter_map(|(name, bits)| Some((name, bits?))).collect())
+}
+
+/// Bits to compare with an output of bits, if it is asked for. A NaN where a NaN belongs takes the golden's payload, which nobody promises.
+fn bits(call: &Call, output: &str, got: &[u16], is_nan: fn(u16) -> bool) -> Outcome<Option<Tensor>> {
+    let Some(arg) = call.outputs.iter().flatten().find(|arg| arg.name == output) else { return Ok(None) };
+    let golden = call.stored.numbers(arg)?;
+    let agreed = |(&got, golden): (&u16, f64)| if is_nan(got) && is_nan(golden as u16) { golden as i32 } else { i32::from(got) };
+    let bits: Vec<i32> = got.iter().zip(golden).map(agreed).collect();
+    Ok(Some(Tensor::from_slice(call.device, &bits, &arg.shape)?))
+}
