@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
-use crate::gpu::{AdapterInfo, AdapterKind, Backend, Caps, Gpu, GpuOptions, Pin};
+use crate::gpu::{AdapterInfo, Backend, Caps, Gpu, GpuOptions, Pin};
+use crate::platform::Wait;
 
 /// The environment variable that [`Device::best`] obeys: `cpu`, or `backend:name` such as `vulkan:radeon` or `gl:`.
 pub const DEVICE_VAR: &str = "GRISTMILL_DEVICE";
@@ -74,117 +75,81 @@ impl Device {
         &self.kind
     }
 
-    /// Waits until all work recorded so far is done. At once on the CPU.
+    /// Waits until all work recorded so far is done: the async twin of `sync`.
     ///
     /// # Errors
     /// [`Error::Lost`](crate::Error::Lost), [`Error::TimedOut`](crate::Error::TimedOut), or what an earlier command failed with.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn sync(&self) -> Result<()> {
-        match &self.kind {
-            Kind::Cpu => Ok(()),
-            #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => gpu.sync("sync"),
-        }
-    }
-
-    /// The async twin of `sync`.
-    ///
-    /// # Errors
-    /// As `sync`.
     pub async fn sync_async(&self) -> Result<()> {
+        self.finish(Wait::Apart).await
+    }
+
+    pub(crate) async fn finish(&self, wait: Wait) -> Result<()> {
         match &self.kind {
-            Kind::Cpu => Ok(()),
+            Kind::Cpu => {
+                let _ = wait;
+                Ok(())
+            }
             #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => gpu.sync_async("sync").await,
+            Kind::Gpu(gpu) => gpu.sync("sync", wait).await,
         }
     }
 
-    /// The device that [`DEVICE_VAR`] names; without it the best *hardware* GPU, else the CPU. Never a software adapter unless the
-    /// variable names one. Logs what it chose and why.
+    /// The async twin of `best`: the device that [`DEVICE_VAR`] names, without it the best hardware GPU, else the CPU.
     ///
     /// # Errors
-    /// If the variable is set and cannot be obeyed. Without the variable there is always the CPU.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn best() -> Result<Self> {
-        #[cfg(feature = "gpu")]
-        return crate::platform::block_on(Self::best_async());
-        #[cfg(not(feature = "gpu"))]
-        match crate::platform::env_var(DEVICE_VAR) {
-            None => Ok(Self::cpu()),
-            Some(value) if value == "cpu" => Ok(Self::cpu()),
-            Some(value) => Err(crate::Error::Argument {
-                op: "Device::best",
-                argument: DEVICE_VAR,
-                problem: format!("is {value:?}, but this build has only `cpu`"),
-                help: "unset it, or build with the feature `gpu`",
-            }),
+    /// If the variable is set and cannot be obeyed.
+    pub async fn best_async() -> Result<Self> {
+        if let Some(value) = crate::platform::env_var(DEVICE_VAR) {
+            let device = Self::named(&value).await?;
+            tracing::info!(%device, "chosen by {DEVICE_VAR}={value}");
+            return Ok(device);
         }
+        #[cfg(feature = "gpu")]
+        match Self::gpu_async(&GpuOptions::default()).await {
+            Ok(device) => {
+                tracing::info!(%device, "chosen as the best hardware adapter");
+                return Ok(device);
+            }
+            Err(reason) => tracing::info!(%reason, "chose the CPU"),
+        }
+        Ok(Self::cpu())
+    }
+
+    /// The device that a value of the variable names.
+    #[cfg(feature = "gpu")]
+    async fn named(value: &str) -> Result<Self> {
+        match parse(value)? {
+            None => Ok(Self::cpu()),
+            Some(options) => Self::gpu_async(&options).await,
+        }
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    async fn named(value: &str) -> Result<Self> {
+        if value.eq_ignore_ascii_case("cpu") {
+            return Ok(Self::cpu());
+        }
+        Err(crate::Error::Argument {
+            op: "Device::best",
+            argument: DEVICE_VAR,
+            problem: format!("is {value:?}, but this build has only `cpu`"),
+            help: "unset it, or build with the feature `gpu`",
+        })
     }
 }
 
 #[cfg(feature = "gpu")]
 impl Device {
-    /// A GPU. See [`GpuOptions`] for which; the default is the best hardware adapter.
-    ///
-    /// ```
-    /// use gristmill::{Device, gpu::GpuOptions};
-    ///
-    /// let options = GpuOptions { software: true, ..GpuOptions::default() };
-    /// match Device::gpu(&options) {
-    ///     Ok(device) => println!("{:?}", device.caps()),
-    ///     Err(error) => println!("{error}"), // says which adapters there are, and how to get one
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::NoGpu`] if no adapter fits or the one that fits refuses.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn gpu(options: &GpuOptions) -> Result<Self> {
-        crate::platform::block_on(Self::gpu_async(options))
-    }
-
     /// The async twin of `gpu`, for the browser too.
     ///
     /// # Errors
-    /// As `gpu`.
+    /// [`Error::NoGpu`] if no adapter fits or the one that fits refuses.
     pub async fn gpu_async(options: &GpuOptions) -> Result<Self> {
         let gpu = Gpu::open(options).await?;
         Ok(Device { kind: Kind::Gpu(gpu), pin: None })
     }
 
-    /// The async twin of `best`.
-    ///
-    /// # Errors
-    /// As `best`.
-    pub async fn best_async() -> Result<Self> {
-        if let Some(value) = crate::platform::env_var(DEVICE_VAR) {
-            let device = match parse(&value)? {
-                None => Self::cpu(),
-                Some(options) => Self::gpu_async(&options).await?,
-            };
-            tracing::info!(%device, "chosen by {DEVICE_VAR}={value}");
-            return Ok(device);
-        }
-        match Self::gpu_async(&GpuOptions::default()).await {
-            Ok(device) if device.caps().is_some_and(|caps| caps.kind != AdapterKind::Software) => {
-                tracing::info!(%device, "chosen as the best hardware adapter");
-                Ok(device)
-            }
-            Ok(_) => Ok(Self::cpu()),
-            Err(reason) => {
-                tracing::info!(%reason, "chose the CPU");
-                Ok(Self::cpu())
-            }
-        }
-    }
-
-    /// Every GPU adapter with compute shaders, best first, software ones included.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn adapters() -> Vec<AdapterInfo> {
-        crate::platform::block_on(crate::gpu::adapters())
-    }
-
-    /// The async twin of `adapters`.
+    /// The async twin of `adapters`: every GPU adapter with compute shaders, best first, software ones included.
     pub async fn adapters_async() -> Vec<AdapterInfo> {
         crate::gpu::adapters().await
     }

@@ -77,6 +77,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
 mod cpu;
 mod device;
 mod dtype;

@@ -1,35 +1,82 @@
-//! The one seam for what wasm32 has no equivalent of: blocking, clocks, environment variables.
+//! The one seam for what wasm32 lacks: environment variables, blocking, clocks, threads. Nothing else asks which target this is, but for
+//! `blocking.rs`, which is left out there.
 
 /// The value of an environment variable; the browser has none.
 pub(crate) fn env_var(name: &str) -> Option<String> {
-    #[cfg(not(target_arch = "wasm32"))]
-    {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
-    }
-    #[cfg(target_arch = "wasm32")]
-    {
-        let _ = name;
-        None
-    }
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Runs a future to its end on this thread. In a browser nothing may block: there the `_async` twins are the way in.
-#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+/// Who sees to it that the device makes progress while a future waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// This thread, now: the future is ready when it is first polled. For the blocking calls.
+    #[cfg(not(target_arch = "wasm32"))]
+    Here,
+    /// Somebody else: a thread of its own on native, the event loop in a browser.
+    Apart,
+}
+
+/// Runs a future to its end on this thread.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
-/// A point in time and how long ago it was.
-#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-pub(crate) struct Stopwatch(std::time::Instant);
+/// Whether wgpu answers error scopes at once. A browser answers later: there errors go through the uncaptured handler.
+#[cfg(feature = "gpu")]
+pub(crate) const SCOPES_ANSWER: bool = cfg!(not(target_arch = "wasm32"));
 
-#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+/// The result of a future that is ready at once.
+#[cfg(feature = "gpu")]
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// Runs a job elsewhere; here if there are no threads left. In a browser not at all: its event loop does what the job is for.
+#[cfg(feature = "gpu")]
+pub(crate) fn run_apart(job: impl FnOnce() + Send + 'static) {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        // The job is shared so that it survives a failed spawn.
+        let job = std::sync::Arc::new(std::sync::Mutex::new(Some(job)));
+        let for_thread = job.clone();
+        let take = |job: &std::sync::Mutex<Option<_>>| job.lock().ok().and_then(|mut job| job.take());
+        let spawned = std::thread::Builder::new().name("gristmill-poll".into()).spawn(move || {
+            if let Some(job) = take(&for_thread) {
+                job();
+            }
+        });
+        if spawned.is_err()
+            && let Some(job) = take(&job)
+        {
+            job();
+        }
+    }
+    #[cfg(target_arch = "wasm32")]
+    drop(job);
+}
+
+/// How long ago it was started.
+#[cfg(feature = "gpu")]
+pub(crate) struct Stopwatch(#[cfg(not(target_arch = "wasm32"))] std::time::Instant);
+
+#[cfg(feature = "gpu")]
 impl Stopwatch {
     pub(crate) fn start() -> Self {
-        Stopwatch(std::time::Instant::now())
+        Stopwatch(
+            #[cfg(not(target_arch = "wasm32"))]
+            std::time::Instant::now(),
+        )
     }
 
     pub(crate) fn elapsed(&self) -> std::time::Duration {
-        self.0.elapsed()
+        #[cfg(not(target_arch = "wasm32"))]
+        return self.0.elapsed();
+        #[cfg(target_arch = "wasm32")]
+        std::time::Duration::ZERO
     }
 }

@@ -13,6 +13,7 @@ use crate::device::Kind;
 use crate::error::{Error, Operand, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::GpuBuffer;
+use crate::platform::Wait;
 use crate::{DType, Device, Element, Layout, philox};
 
 /// The memory that tensors share.
@@ -393,109 +394,61 @@ impl Tensor {
     /// The tensor on another device: a view if it is a handle of the same device, else a dense copy (through the host).
     ///
     /// # Errors
-    /// As `to_vec` and `from_slice`.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn to_device(&self, device: &Device) -> Result<Self> {
-        if let Some(same) = self.on_handle(device) {
-            return Ok(same);
-        }
-        let bytes = self.read()?;
-        self.upload(device, &bytes)
-    }
-
-    /// The async twin of `to_device`.
-    ///
-    /// # Errors
-    /// As `to_device`.
+    /// As `to_vec_async` and `from_slice`.
     pub async fn to_device_async(&self, device: &Device) -> Result<Self> {
-        if let Some(same) = self.on_handle(device) {
-            return Ok(same);
+        self.moved(device, Wait::Apart).await
+    }
+
+    pub(crate) async fn moved(&self, device: &Device, wait: Wait) -> Result<Self> {
+        if device.same_as(&self.device) {
+            return Ok(Tensor { device: device.clone(), ..self.clone() });
         }
-        let bytes = self.read_async().await?;
-        self.upload(device, &bytes)
-    }
-
-    fn on_handle(&self, device: &Device) -> Option<Self> {
-        device.same_as(&self.device).then(|| Tensor { device: device.clone(), ..self.clone() })
-    }
-
-    fn upload(&self, device: &Device, bytes: &[u8]) -> Result<Self> {
         let op = "Tensor::to_device";
-        Self::from_bytes(op, device, bytes, dense(op, self.shape())?, self.dtype)
+        let bytes = self.read(wait).await?;
+        Self::from_bytes(op, device, &bytes, dense(op, self.shape())?, self.dtype)
     }
 
-    /// All elements, row-major. Waits for the device.
+    /// All elements, row-major: the async twin of `to_vec`.
     ///
     /// # Errors
     /// [`Error::DType`] if `T` is not the tensor's type, and what the work that it waits for failed with.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        self.check_type::<T>("Tensor::to_vec")?;
-        Ok(T::from_bytes(&self.read()?))
-    }
-
-    /// The async twin of `to_vec`.
-    ///
-    /// # Errors
-    /// As `to_vec`.
     pub async fn to_vec_async<T: Element>(&self) -> Result<Vec<T>> {
-        self.check_type::<T>("Tensor::to_vec")?;
-        Ok(T::from_bytes(&self.read_async().await?))
+        self.elements(Wait::Apart).await
     }
 
-    /// All elements as an ndarray array in row-major order. Waits for the device.
+    /// All elements as an ndarray array in row-major order: the async twin of `to_ndarray`.
     ///
     /// # Errors
-    /// As `to_vec`.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
-        self.shaped(self.to_vec()?)
-    }
-
-    /// The async twin of `to_ndarray`.
-    ///
-    /// # Errors
-    /// As `to_vec`.
+    /// As `to_vec_async`.
     pub async fn to_ndarray_async<T: Element>(&self) -> Result<ArrayD<T>> {
         self.shaped(self.to_vec_async().await?)
     }
 
-    fn shaped<T: Element>(&self, data: Vec<T>) -> Result<ArrayD<T>> {
+    pub(crate) async fn elements<T: Element>(&self, wait: Wait) -> Result<Vec<T>> {
+        if T::DTYPE != self.dtype {
+            let operands = vec![self.operand("self")];
+            return Err(Error::DType { op: "Tensor::to_vec", operands, supported: T::DTYPE.name() });
+        }
+        Ok(T::from_bytes(&self.read(wait).await?))
+    }
+
+    pub(crate) fn shaped<T: Element>(&self, data: Vec<T>) -> Result<ArrayD<T>> {
         ArrayD::from_shape_vec(IxDyn(self.shape()), data).map_err(|_| too_large("Tensor::to_ndarray", self.shape()))
     }
 
-    fn check_type<T: Element>(&self, op: &'static str) -> Result<()> {
-        if T::DTYPE == self.dtype {
-            return Ok(());
-        }
-        Err(Error::DType { op, operands: vec![self.operand("self")], supported: T::DTYPE.name() })
-    }
-
     /// The bytes of all elements, row-major.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn read(&self) -> Result<Vec<u8>> {
+    async fn read(&self, wait: Wait) -> Result<Vec<u8>> {
         match &self.storage.data {
-            StorageData::Cpu(buffer) => Ok(buffer.with(|bytes| self.gather(bytes, 0))),
-            #[cfg(feature = "gpu")]
-            StorageData::Gpu(buffer) => {
-                let (start, len) = self.reach();
-                match self.device.kind() {
-                    Kind::Gpu(gpu) if len > 0 => Ok(self.gather(&gpu.read("Tensor::to_vec", buffer, start, len)?, start)),
-                    _ => Ok(Vec::new()),
-                }
+            StorageData::Cpu(buffer) => {
+                let _ = wait;
+                Ok(buffer.with(|bytes| self.gather(bytes, 0)))
             }
-        }
-    }
-
-    async fn read_async(&self) -> Result<Vec<u8>> {
-        match &self.storage.data {
-            StorageData::Cpu(buffer) => Ok(buffer.with(|bytes| self.gather(bytes, 0))),
             #[cfg(feature = "gpu")]
             StorageData::Gpu(buffer) => {
                 let (start, len) = self.reach();
                 match self.device.kind() {
                     Kind::Gpu(gpu) if len > 0 => {
-                        let bytes = gpu.read_async("Tensor::to_vec", buffer, start, len).await?;
+                        let bytes = gpu.read("Tensor::to_vec", buffer, start, len, wait).await?;
                         Ok(self.gather(&bytes, start))
                     }
                     _ => Ok(Vec::new()),

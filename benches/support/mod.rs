@@ -64,9 +64,9 @@ pub fn places() -> Vec<Place> {
     let mut all = vec![Place::new(Device::cpu())];
     #[cfg(feature = "gpu")]
     for info in Device::adapters() {
-        let name = Some(info.name.clone());
-        let options = gristmill::gpu::GpuOptions { backend: Some(info.backend), name, software: true, ..Default::default() };
+        let options = gristmill::gpu::GpuOptions { adapter: Some(info.clone()), software: true, ..Default::default() };
         match Device::gpu(&options) {
+            // A twin would have the same ids.
             Ok(device) if all.iter().any(|place| place.device.label() == device.label()) => {}
             Ok(device) => all.push(Place::new(device)),
             Err(error) => eprintln!("left out: {info}: {error}"),

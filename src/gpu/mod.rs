@@ -15,6 +15,7 @@ pub use kernel::{
 };
 
 use crate::error::{Error, Result};
+use crate::platform::{self, Wait};
 use pipelines::Pipelines;
 use stream::Stream;
 
@@ -272,22 +273,14 @@ impl Gpu {
     /// Runs wgpu calls and turns whatever they raise (an error in a scope, a panic) into our error. `bytes` is what they allocate.
     fn guarded<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         self.check(op)?;
-        let run = || catch_unwind(AssertUnwindSafe(calls));
-        #[cfg(not(target_arch = "wasm32"))]
-        let (result, error) = {
-            let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
-            let scopes = filters.map(|filter| self.device.push_error_scope(filter));
-            let result = run();
-            let mut error = None;
-            for scope in scopes.into_iter().rev() {
-                // Native futures of scopes are ready at once.
-                error = crate::platform::block_on(scope.pop()).or(error);
-            }
-            (result, error)
-        };
-        // A browser reports through the uncaptured handler, and so at the next call.
-        #[cfg(target_arch = "wasm32")]
-        let (result, error) = (run(), None::<wgpu::Error>);
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+        let filters = if platform::SCOPES_ANSWER { &filters[..] } else { &[] };
+        let scopes: Vec<_> = filters.iter().map(|&filter| self.device.push_error_scope(filter)).collect();
+        let result = catch_unwind(AssertUnwindSafe(calls));
+        let mut error = None;
+        for scope in scopes.into_iter().rev() {
+            error = platform::ready(scope.pop()).flatten().or(error);
+        }
         match (result, error) {
             (_, Some(wgpu::Error::OutOfMemory { .. })) => Err(Error::OutOfMemory { op, bytes, device: self.label.clone() }),
             (_, Some(error)) => Err(self.rejected(op, what, error.to_string())),
@@ -346,43 +339,33 @@ impl Gpu {
     }
 
     /// Submits what is recorded and waits until it is done.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn sync(&self, op: &'static str) -> Result<()> {
+    pub(crate) async fn sync(self: &Arc<Self>, op: &'static str, wait: Wait) -> Result<()> {
         self.flush(op)?;
         let done = Signal::default();
         let notify = done.clone();
-        self.queue.on_submitted_work_done(move || notify.set(Ok(())));
-        self.drive(op, &done);
-        done.take().unwrap_or(Ok(()))?;
-        self.check(op)
-    }
-
-    /// The async twin of `sync`.
-    pub(crate) async fn sync_async(self: &Arc<Self>, op: &'static str) -> Result<()> {
-        self.flush(op)?;
-        let done = Signal::default();
-        let notify = done.clone();
-        self.queue.on_submitted_work_done(move || notify.set(Ok(())));
-        self.drive_apart(op, &done);
-        done.await?;
+        self.guarded(op, "a wait", 0, || self.queue.on_submitted_work_done(move || notify.set(Ok(()))))?;
+        self.settle(op, done, wait).await?;
         self.check(op)
     }
 
     /// Bytes `start..start + len` of a buffer.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
+    pub(crate) async fn read(self: &Arc<Self>, op: &'static str, from: &GpuBuffer, start: u64, len: u64, wait: Wait) -> Result<Vec<u8>> {
         let (staging, mapped) = self.start_read(op, from, start, len)?;
-        self.drive(op, &mapped);
-        mapped.take().unwrap_or_else(|| self.check(op))?;
+        self.settle(op, mapped, wait).await?;
         self.finish_read(op, &staging, start, len)
     }
 
-    /// The async twin of `read`.
-    pub(crate) async fn read_async(self: &Arc<Self>, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
-        let (staging, mapped) = self.start_read(op, from, start, len)?;
-        self.drive_apart(op, &mapped);
-        mapped.await?;
-        self.finish_read(op, &staging, start, len)
+    /// Sees to it that the signal gets set, and waits for it.
+    async fn settle(self: &Arc<Self>, op: &'static str, signal: Signal, wait: Wait) -> Result<()> {
+        match wait {
+            #[cfg(not(target_arch = "wasm32"))]
+            Wait::Here => self.drive(op, &signal),
+            Wait::Apart => {
+                let (gpu, driven) = (self.clone(), signal.clone());
+                platform::run_apart(move || gpu.drive(op, &driven));
+            }
+        }
+        signal.await
     }
 
     fn start_read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<(wgpu::Buffer, Signal)> {
@@ -431,9 +414,8 @@ impl Gpu {
     }
 
     /// Polls until the signal is set; past the deadline the device counts as lost.
-    #[cfg(not(target_arch = "wasm32"))]
     fn drive(&self, op: &'static str, signal: &Signal) {
-        let clock = crate::platform::Stopwatch::start();
+        let clock = platform::Stopwatch::start();
         while !signal.is_set() {
             let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(500)) };
             // `poll` panics on a real device loss (wgpu 30.0.1).
@@ -450,21 +432,6 @@ impl Gpu {
                 signal.set(Err(Error::TimedOut { op, device, seconds }));
             }
         }
-    }
-
-    /// Sees to it that the signal gets set while nobody polls: a thread on native, the event loop in a browser.
-    fn drive_apart(self: &Arc<Self>, op: &'static str, signal: &Signal) {
-        #[cfg(not(target_arch = "wasm32"))]
-        {
-            let (gpu, driven) = (self.clone(), signal.clone());
-            let spawned = std::thread::Builder::new().name("gristmill-poll".into()).spawn(move || gpu.drive(op, &driven));
-            // Out of threads: block rather than fail.
-            if spawned.is_err() {
-                self.drive(op, signal);
-            }
-        }
-        #[cfg(target_arch = "wasm32")]
-        let _ = (op, signal);
     }
 }
 
@@ -517,14 +484,8 @@ impl Signal {
         }
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
     fn is_set(&self) -> bool {
         lock(&self.0).result.is_some()
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    fn take(&self) -> Option<Result<()>> {
-        lock(&self.0).result.clone()
     }
 }
 
