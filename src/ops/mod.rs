@@ -1,4 +1,36 @@
 //! The ops: free functions over tensors, `verb(inputs…, options)` and `verb_into(&mut out, inputs…, options)`.
+//!
+//! | op | formula | shapes |
+//! |---|---|---|
+//! | [`matmul`](matmul()) | `lhs · rhs` | [… m k] · [… k n] → [… m n], vectors too |
+//! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
+//! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
+//! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
+//! | [`cast`](cast()) | the same number in another type | any |
+//! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
+//!
+//! All take views of any strides. The `_into` forms write into a tensor that is there, or into a view of one, and touch nothing around it; the
+//! output may not share storage with an input. A call that fails with an error about its arguments has written nothing.
+//!
+//! Each op has a module of its own, with its checked form (`Problem`) and its kernels and plan (`gpu`), for those who look under the floor:
+//!
+//! ```
+//! # #[cfg(feature = "gpu")]
+//! # fn main() -> gristmill::Result<()> {
+//! use gristmill::{Layout, gpu::Caps, ops::softmax};
+//!
+//! // What would 1,000 rows of 4,096 cost on a device with WebGPU's default limits? No GPU is needed to ask.
+//! let rows = Layout::contiguous(&[1000, 4096]).expect("a small shape");
+//! let problem = softmax::Problem { log: false, axis: 1, scale: 1.0, out: rows, x: rows, mask: None };
+//! let plan = softmax::gpu::plan(&Caps::webgpu_defaults(), None, &problem)?;
+//! let dispatch = &plan.dispatches[0];
+//! assert_eq!(format!("{}.{}", dispatch.kernel.name, dispatch.spec), "softmax.f32.group256");
+//! assert_eq!((dispatch.grid, dispatch.bytes), ([1000, 1, 1], 2 * 4 * 4096 * 1000));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "gpu"))]
+//! # fn main() {}
+//! ```
 
 pub mod attention;
 pub mod binary;
