@@ -91,5 +91,6 @@ step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
 step test in_tree cargo test
 step smoke on_native cargo test --test ops
 step cpu cargo test --no-default-features
-step conformance in_tree cargo run --release --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
-step quickstart in_tree cargo run --release --example quickstart
+# In the tests' profile: a second one would compile every dependency once more.
+step conformance in_tree cargo run --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
+step quickstart in_tree cargo run --example quickstart
