@@ -184,7 +184,7 @@ fn parse(value: &str) -> Result<Option<GpuOptions>> {
     }
     let (backend, name) = value.split_once(':').unwrap_or((value, ""));
     let known = Backend::ALL.into_iter().find(|b| backend.eq_ignore_ascii_case(b.name()));
-    if known.is_none() && !backend.is_empty() {
+    if known.is_none() && (!backend.is_empty() || name.is_empty()) {
         return Err(Error::Argument {
             op: "Device::best",
             argument: DEVICE_VAR,
@@ -225,6 +225,6 @@ mod tests {
         assert_eq!(options.name.as_deref(), Some("llvmpipe (LLVM 19: 256)"));
         assert_eq!(parse("GL").unwrap().unwrap().backend, Some(Backend::Gl));
         assert_eq!(parse(":radeon").unwrap().unwrap().name.as_deref(), Some("radeon"));
-        assert!(parse("cuda:0").is_err());
+        assert!(parse("cuda:0").is_err() && parse(":").is_err());
     }
 }

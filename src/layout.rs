@@ -120,7 +120,7 @@ impl Layout {
         }
         self.dims[axis] = len;
         // An empty view stays where it was: its offset must not leave the storage.
-        if len > 0 {
+        if !self.is_empty() {
             self.offset += start * self.strides[axis];
         }
         Some(self)
@@ -252,7 +252,7 @@ impl Layout {
 
     /// Merges neighbouring axes that lie as one in *every* layout, and drops axes of size 1: fewer index operations an element.
     /// All layouts must have the same dims.
-    pub fn merge(layouts: &[Layout]) -> Vec<Layout> {
+    pub(crate) fn merge(layouts: &[Layout]) -> Vec<Layout> {
         let mut merged: Vec<Layout> = layouts.to_vec();
         for layout in &mut merged {
             layout.rank = 0;
@@ -283,7 +283,7 @@ impl Layout {
     }
 
     /// The storage index of one element, given by its row-major number.
-    pub fn index_of(&self, mut element: usize) -> usize {
+    pub(crate) fn index_of(&self, mut element: usize) -> usize {
         let mut index = self.offset;
         for axis in (0..self.rank).rev() {
             index += element % self.dims[axis] * self.strides[axis];

@@ -3,7 +3,9 @@
 
 /// The value of an environment variable; the browser has none.
 pub(crate) fn env_var(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    // What is not UTF-8 is no valid value either: it must be refused, not ignored.
+    let value = std::env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 /// Who sees to it that the device makes progress while a future waits for it.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 use rayon::prelude::*;
 
-use crate::cpu::{CHUNK, CpuBuffer};
+use crate::cpu::{Bytes, CHUNK, CpuBuffer};
 use crate::device::Kind;
 use crate::error::{Error, Operand, Result};
 #[cfg(feature = "gpu")]
@@ -112,7 +112,7 @@ impl Tensor {
 
     fn from_bytes(op: &'static str, device: &Device, bytes: &[u8], layout: Layout, dtype: DType) -> Result<Self> {
         let data = match device.kind() {
-            Kind::Cpu => StorageData::Cpu(CpuBuffer::from_bytes(op, bytes)?),
+            Kind::Cpu => StorageData::Cpu(CpuBuffer::from_slice(op, bytes)?),
             #[cfg(feature = "gpu")]
             Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes.len() as u64, bytes)?),
         };
@@ -166,7 +166,7 @@ impl Tensor {
         let layout = dense(op, shape)?;
         let bytes = layout.len() * dtype.block_bytes();
         let data = match device.kind() {
-            Kind::Cpu => StorageData::Cpu(CpuBuffer::new(op, bytes)?),
+            Kind::Cpu => StorageData::Cpu(CpuBuffer::new(Bytes::new(op, bytes)?)),
             #[cfg(feature = "gpu")]
             Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes as u64, &[])?),
         };
@@ -288,6 +288,11 @@ impl Tensor {
 
     pub(crate) fn data(&self) -> &StorageData {
         &self.storage.data
+    }
+
+    /// Whether no other tensor shares the storage.
+    pub(crate) fn owns_storage(&self) -> bool {
+        Arc::strong_count(&self.storage) == 1
     }
 
     /// The storage, if it is the CPU's.
@@ -441,7 +446,7 @@ impl Tensor {
         match &self.storage.data {
             StorageData::Cpu(buffer) => {
                 let _ = wait;
-                Ok(buffer.with(|bytes| self.gather(bytes, 0)))
+                self.gather(&buffer.snapshot(), 0)
             }
             #[cfg(feature = "gpu")]
             StorageData::Gpu(buffer) => {
@@ -449,7 +454,7 @@ impl Tensor {
                 match self.device.kind() {
                     Kind::Gpu(gpu) if len > 0 => {
                         let bytes = gpu.read("Tensor::to_vec", buffer, start, len, wait).await?;
-                        Ok(self.gather(&bytes, start))
+                        self.gather(&bytes, start)
                     }
                     _ => Ok(Vec::new()),
                 }
@@ -466,19 +471,27 @@ impl Tensor {
     }
 
     /// The elements in row-major order out of storage bytes that begin at byte `base`.
-    fn gather(&self, bytes: &[u8], base: u64) -> Vec<u8> {
+    fn gather(&self, bytes: &[u8], base: u64) -> Result<Vec<u8>> {
         let size = self.dtype.block_bytes();
         let base = base as usize;
+        let mut result = Vec::new();
+        if self.is_empty() {
+            return Ok(result);
+        }
+        // A broadcast view can be far larger than its storage.
+        let len = self.len() * size;
+        let out_of_memory = |_| Error::OutOfMemory { op: "Tensor::to_vec", bytes: len as u64, device: "the host".into() };
+        result.try_reserve_exact(len).map_err(out_of_memory)?;
         if self.layout.is_contiguous() {
             let start = self.layout.offset() * size - base;
-            return bytes[start..start + self.len() * size].to_vec();
+            result.extend_from_slice(&bytes[start..start + len]);
+        } else {
+            for index in self.layout.indices() {
+                let start = index * size - base;
+                result.extend_from_slice(&bytes[start..start + size]);
+            }
         }
-        let mut result = Vec::with_capacity(self.len() * size);
-        for index in self.layout.indices() {
-            let start = index * size - base;
-            result.extend_from_slice(&bytes[start..start + size]);
-        }
-        result
+        Ok(result)
     }
 }
 
@@ -500,10 +513,9 @@ impl fmt::Debug for Tensor {
         }
         let Some(buffer) = self.cpu_buffer() else { return Ok(()) };
         let size = self.dtype.block_bytes();
-        let shown: Vec<u8> = buffer.with(|bytes| {
-            let first = self.layout.indices().take(SHOWN);
-            first.flat_map(|i| bytes[i * size..(i + 1) * size].to_vec()).collect()
-        });
+        let bytes = buffer.snapshot();
+        let first = self.layout.indices().take(SHOWN);
+        let shown: Vec<u8> = first.flat_map(|i| &bytes[i * size..(i + 1) * size]).copied().collect();
         let list = match self.dtype {
             DType::F32 => show(&f32::from_bytes(&shown)),
             DType::F16 => show(&half::f16::from_bytes(&shown)),

@@ -144,7 +144,8 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// One row. What `prepare` makes is made only if the row is not filtered out, and its answer is checked before the clock starts.
+    /// One row. What `prepare` makes is made only if the row is not filtered out, and its answer is checked before the clock starts. The first
+    /// row of a kernel says on stderr how long it compiled: nothing, where the driver has it in its cache.
     pub fn row(&mut self, kernel: &str, dtype: &str, shape: &str, work: Work, prepare: impl FnOnce() -> Ready) {
         let id = BenchmarkId::new(format!("{kernel}/{dtype}"), format!("{shape}/{}", self.place));
         self.group.throughput(match work {

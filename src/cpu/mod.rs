@@ -2,7 +2,7 @@
 
 pub(crate) mod gemm;
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::Layout;
 use crate::error::{Error, Result};
@@ -10,86 +10,75 @@ use crate::error::{Error, Result};
 /// Storage comes in 16-byte words, so that a slice of any element type is aligned.
 type Word = [u32; 4];
 
-/// One tensor's storage in host memory.
-#[derive(Debug)]
-pub(crate) struct CpuBuffer {
-    words: RwLock<Vec<Word>>,
-    bytes: usize,
+/// Host memory of one tensor's size, seen as bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bytes {
+    words: Vec<Word>,
+    len: usize,
 }
 
-impl CpuBuffer {
+impl Bytes {
     /// Zeroes.
-    pub(crate) fn new(op: &'static str, bytes: usize) -> Result<Self> {
-        let count = bytes.div_ceil(size_of::<Word>());
+    pub(crate) fn new(op: &'static str, len: usize) -> Result<Self> {
+        let count = len.div_ceil(size_of::<Word>());
         let mut words = Vec::new();
-        words.try_reserve_exact(count).map_err(|_| Error::OutOfMemory { op, bytes: bytes as u64, device: "cpu".into() })?;
+        let out_of_memory = |_| Error::OutOfMemory { op, bytes: len as u64, device: "cpu".into() };
+        words.try_reserve_exact(count).map_err(out_of_memory)?;
         words.resize(count, [0; 4]);
-        Ok(CpuBuffer { words: RwLock::new(words), bytes })
-    }
-
-    pub(crate) fn from_bytes(op: &'static str, bytes: &[u8]) -> Result<Self> {
-        let buffer = Self::new(op, bytes.len())?;
-        buffer.write()[..bytes.len()].copy_from_slice(bytes);
-        Ok(buffer)
-    }
-
-    fn read(&self) -> Guard<RwLockReadGuard<'_, Vec<Word>>> {
-        Guard(self.words.read().unwrap_or_else(PoisonError::into_inner), self.bytes)
-    }
-
-    fn write(&self) -> Guard<RwLockWriteGuard<'_, Vec<Word>>> {
-        Guard(self.words.write().unwrap_or_else(PoisonError::into_inner), self.bytes)
-    }
-
-    /// The bytes, for reading.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
-        f(&self.read())
-    }
-
-    /// Locks `out` for writing and each *distinct* input for reading, in the order of their addresses: no deadlock between threads,
-    /// nor with oneself. `out` must not be among the inputs.
-    pub(crate) fn with_all<R>(out: &CpuBuffer, inputs: &[&CpuBuffer], f: impl FnOnce(&mut [u8], &[&[u8]]) -> R) -> R {
-        let address = |b: &CpuBuffer| std::ptr::from_ref(b) as usize;
-        let mut order: Vec<&CpuBuffer> = inputs.to_vec();
-        order.push(out);
-        order.sort_by_key(|b| address(b));
-        order.dedup_by_key(|b| address(b));
-        let mut written = None;
-        let mut read = Vec::with_capacity(order.len());
-        for buffer in order {
-            if std::ptr::eq(buffer, out) {
-                written = Some(out.write());
-            } else {
-                read.push((address(buffer), buffer.read()));
-            }
-        }
-        let slices: Vec<&[u8]> = inputs
-            .iter()
-            .map(|input| {
-                let found = read.iter().find(|(at, _)| *at == address(input));
-                found.map_or(&[][..], |(_, guard)| &**guard)
-            })
-            .collect();
-        match written.as_mut() {
-            Some(out) => f(out, &slices),
-            None => f(&mut [], &slices),
-        }
+        Ok(Bytes { words, len })
     }
 }
 
-/// A lock on words, seen as bytes.
-struct Guard<G>(G, usize);
-
-impl<G: std::ops::Deref<Target = Vec<Word>>> std::ops::Deref for Guard<G> {
+impl std::ops::Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.0)[..self.1]
+        &bytemuck::cast_slice(&self.words)[..self.len]
     }
 }
 
-impl<G: std::ops::DerefMut<Target = Vec<Word>>> std::ops::DerefMut for Guard<G> {
+impl std::ops::DerefMut for Bytes {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.0)[..self.1]
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+}
+
+/// One tensor's storage in host memory.
+///
+/// The lock is only ever held for a moment, never while an op computes: a rayon worker that waits for its tasks may start another op on the
+/// same thread, which must not find a lock held below it. So readers take a snapshot, and writers bring what they have computed.
+#[derive(Debug)]
+pub(crate) struct CpuBuffer(RwLock<Arc<Bytes>>);
+
+impl CpuBuffer {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        CpuBuffer(RwLock::new(Arc::new(bytes)))
+    }
+
+    pub(crate) fn from_slice(op: &'static str, data: &[u8]) -> Result<Self> {
+        let mut bytes = Bytes::new(op, data.len())?;
+        bytes.copy_from_slice(data);
+        Ok(Self::new(bytes))
+    }
+
+    /// The contents as they are now; later writes do not show in it.
+    pub(crate) fn snapshot(&self) -> Arc<Bytes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes under the lock. `write` only moves bytes: no rayon, no other lock.
+    pub(crate) fn write(&self, write: impl FnOnce(&mut [u8])) {
+        let mut bytes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Copies if a snapshot is still out.
+        let bytes: &mut Bytes = Arc::make_mut(&mut bytes);
+        write(bytes);
+    }
+
+    /// Computes in place, without the lock. For a storage that nobody else has a handle of: they would find it empty meanwhile.
+    pub(crate) fn compute(&self, compute: impl FnOnce(&mut [u8])) {
+        let mut taken = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        let bytes: &mut Bytes = Arc::make_mut(&mut taken);
+        compute(bytes);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = taken;
     }
 }
 

@@ -236,8 +236,20 @@ impl From<(&'static Kernel, &'static Constants)> for Pin {
 
 impl Pin {
     /// The pinned tune if the pin is for `kernel`. A pin for another op's kernel does not concern this one.
-    pub fn tune_of(pin: Option<Pin>, kernel: &'static Kernel) -> Option<&'static Constants> {
-        pin.filter(|pin| std::ptr::eq(pin.kernel, kernel)).and_then(|pin| pin.tune)
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the tune is not one of the kernel's.
+    pub fn tune_of(op: &'static str, pin: Option<Pin>, kernel: &'static Kernel) -> Result<Option<&'static Constants>> {
+        let tune = pin.filter(|pin| std::ptr::eq(pin.kernel, kernel)).and_then(|pin| pin.tune);
+        match tune {
+            Some(tune) if !kernel.tunes.contains(tune) => Err(Error::Argument {
+                op,
+                argument: "the device's pin",
+                problem: format!("has the tune {:?}, which {} does not", tune.name, kernel.name),
+                help: "pin one of the kernel's own `tunes`",
+            }),
+            tune => Ok(tune),
+        }
     }
 }
 
@@ -315,7 +327,7 @@ pub fn fold(op: &'static str, caps: &Caps, groups: u64) -> Result<[u32; 3]> {
     let x = groups.min(limit);
     let y = groups.div_ceil(x.max(1)).min(limit);
     let z = groups.div_ceil((x * y).max(1));
-    // The last folds overshoot; the kernel's own count must not wrap.
+    // The last folds overshoot; the kernel's own number of the workgroup must not wrap.
     if z > limit || x * y * z > u64::from(u32::MAX) {
         return Err(too_large());
     }
@@ -331,6 +343,21 @@ pub fn word(op: &'static str, what: &str, value: usize) -> Result<u32> {
         limit: u32::MAX.into(),
         limit_name: "elements that a kernel can index (u32)",
     })
+}
+
+/// A count that a kernel steps over: half the range of u32, so that the last step does not wrap.
+pub fn loop_end(op: &'static str, what: &str, value: usize) -> Result<u32> {
+    let limit = 1 << 31;
+    if value > limit {
+        return Err(Error::TooLarge {
+            op,
+            what: what.into(),
+            requested: value as u128,
+            limit: limit as u128,
+            limit_name: "elements that a kernel can step over (2^31)",
+        });
+    }
+    word(op, what, value)
 }
 
 /// Checks that a kernel can index all that a layout reaches, and that its buffer can be bound.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 pub use caps::{AdapterKind, Backend, Caps};
 pub use kernel::{
-    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, axes, check_binding, check_kernel, fold, word,
+    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, axes, check_binding, check_kernel, fold,
+    loop_end, word,
 };
 
 use crate::error::{Error, Result};
@@ -155,6 +156,8 @@ pub(crate) struct Gpu {
     health: Arc<Health>,
     pipelines: Pipelines,
     stream: Mutex<Stream>,
+    /// See `take_turn`.
+    turn: Mutex<()>,
 }
 
 /// What went wrong outside any call: read by every later call.
@@ -227,7 +230,8 @@ impl Gpu {
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             grid_dimension: limits.max_compute_workgroups_per_dimension,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            binding_bytes: limits.max_storage_buffer_binding_size,
+            // Bindings are whole words of 16 bytes.
+            binding_bytes: limits.max_storage_buffer_binding_size / 16 * 16,
             buffer_bytes: limits.max_buffer_size,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features
@@ -250,6 +254,7 @@ impl Gpu {
             health,
             pipelines: Pipelines::default(),
             stream: Mutex::new(stream),
+            turn: Mutex::new(()),
             device,
             queue,
         }))
@@ -273,6 +278,7 @@ impl Gpu {
     /// Runs wgpu calls and turns whatever they raise (an error in a scope, a panic) into our error. `bytes` is what they allocate.
     fn guarded<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         self.check(op)?;
+        let _turn = self.take_turn();
         let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
         let filters = if platform::SCOPES_ANSWER { &filters[..] } else { &[] };
         let scopes: Vec<_> = filters.iter().map(|&filter| self.device.push_error_scope(filter)).collect();
@@ -409,18 +415,34 @@ impl Gpu {
         Ok(bytes)
     }
 
+    /// An OpenGL context serves one thread; wgpu panics where another waits for it for 6 s. So our calls take turns there.
+    fn take_turn(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
+        (self.caps.backend == Backend::Gl).then(|| lock(&self.turn))
+    }
+
     fn flush(&self, op: &'static str) -> Result<()> {
+        // What a failed submission held is lost, other callers' work too: no later call may take its outputs for results.
         self.guarded(op, "a submission", 0, || lock(&self.stream).flush(&self.queue))
+            .inspect_err(|error| self.health.lose(format!("a submission failed: {error}")))
     }
 
     /// Polls until the signal is set; past the deadline the device counts as lost.
     fn drive(&self, op: &'static str, signal: &Signal) {
         let clock = platform::Stopwatch::start();
         while !signal.is_set() {
-            let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(500)) };
+            let left = self.deadline.saturating_sub(clock.elapsed());
+            let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(left.min(Duration::from_millis(500))) };
             // `poll` panics on a real device loss (wgpu 30.0.1).
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait))) {
+            let polled = {
+                let _turn = self.take_turn();
+                catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)))
+            };
+            if let Err(panic) = polled {
                 self.health.lose(panic_text(&*panic));
+            }
+            // What arrived with this poll is in time.
+            if signal.is_set() {
+                return;
             }
             if let Some(reason) = lock(&self.health.lost).clone() {
                 let device = self.label.clone();
@@ -477,9 +499,13 @@ struct SignalState {
 impl Signal {
     /// The first result counts.
     fn set(&self, result: Result<()>) {
-        let mut state = lock(&self.0);
-        state.result.get_or_insert(result);
-        if let Some(waker) = state.waker.take() {
+        let waker = {
+            let mut state = lock(&self.0);
+            state.result.get_or_insert(result);
+            state.waker.take()
+        };
+        // Outside the lock: a waker may poll at once.
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -24,7 +24,12 @@ impl Pipelines {
     pub(super) fn get(&self, gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: Spec) -> Result<Arc<Pipeline>> {
         let key = (std::ptr::from_ref(kernel) as usize, spec);
         let slot = lock(&self.0).entry(key).or_default().clone();
-        slot.get_or_init(|| compile(gpu, op, kernel, &spec).map(Arc::new)).clone()
+        let compiled = slot.get_or_init(|| compile(gpu, op, kernel, &spec).map(Arc::new)).clone();
+        // A failure may pass (memory, an earlier command's error): the next call tries again.
+        if compiled.is_err() {
+            lock(&self.0).remove(&key);
+        }
+        compiled
     }
 }
 

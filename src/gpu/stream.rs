@@ -5,6 +5,8 @@ use super::pipelines::Pipeline;
 
 /// Bytes of params that one submission can carry.
 const RING_BYTES: usize = 64 << 10;
+/// Bytes touched after which it does, since it holds on to every buffer that it touches.
+const BYTES_A_SUBMISSION: u64 = 256 << 20;
 /// Work after which a submission goes out by itself, so that the GPU starts while the host records.
 const FLOPS_A_SUBMISSION: u64 = 2_000_000_000;
 
@@ -16,6 +18,7 @@ pub(super) struct Stream {
     align: usize,
     binding_bytes: u64,
     flops: u64,
+    bytes: u64,
 }
 
 impl Stream {
@@ -33,6 +36,7 @@ impl Stream {
             align: limits.min_uniform_buffer_offset_alignment.max(16) as usize,
             binding_bytes: limits.max_storage_buffer_binding_size / 16 * 16,
             flops: 0,
+            bytes: 0,
         }
     }
 
@@ -43,14 +47,17 @@ impl Stream {
 
     /// Whether the open submission should go out before this dispatch.
     pub(super) fn is_full(&self, dispatch: &Dispatch) -> bool {
-        self.params.len() + dispatch.params.len() + self.align > RING_BYTES || self.flops > FLOPS_A_SUBMISSION
+        self.params.len() + dispatch.params.len() + self.align > RING_BYTES
+            || self.flops > FLOPS_A_SUBMISSION
+            || self.bytes > BYTES_A_SUBMISSION
     }
 
     pub(super) fn record(&mut self, device: &wgpu::Device, pipeline: &Pipeline, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) {
         let offset = self.params.len();
         self.params.extend_from_slice(&dispatch.params);
         self.params.resize(self.params.len().next_multiple_of(self.align), 0);
-        self.flops += dispatch.flops;
+        self.flops = self.flops.saturating_add(dispatch.flops);
+        self.bytes = self.bytes.saturating_add(dispatch.bytes);
         let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.ring,
             offset: 0,
@@ -88,6 +95,7 @@ impl Stream {
         }
         self.params.clear();
         self.flops = 0;
+        self.bytes = 0;
         queue.submit([encoder.finish()]);
     }
 }

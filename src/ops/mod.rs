@@ -46,7 +46,7 @@ pub use copy::{copy, copy_into};
 pub use matmul::{matmul, matmul_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 
-use crate::cpu::CpuBuffer;
+use crate::cpu::{Bytes, CpuBuffer};
 #[cfg(feature = "gpu")]
 use crate::device::Kind;
 use crate::error::{Error, Result};
@@ -86,17 +86,17 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
     let op = problem.name();
     match out.data() {
         StorageData::Cpu(buffer) => {
-            let sources: Vec<&CpuBuffer> = inputs.iter().filter_map(|t| t.cpu_buffer()).collect();
+            let snapshots: Vec<_> = inputs.iter().filter_map(|t| t.cpu_buffer()).map(CpuBuffer::snapshot).collect();
+            let sources: Vec<&[u8]> = snapshots.iter().map(|bytes| &***bytes).collect();
             let size = out.dtype().block_bytes();
-            let bytes = out.len() * size;
-            if out.layout().is_contiguous() {
-                let start = out.layout().offset() * size;
-                CpuBuffer::with_all(buffer, &sources, |to, from| problem.cpu(&mut to[start..start + bytes], from));
+            let (start, len) = (out.layout().offset() * size, out.len() * size);
+            if out.layout().is_contiguous() && out.owns_storage() {
+                buffer.compute(|bytes| problem.cpu(&mut bytes[start..start + len], &sources));
             } else {
-                // A strided output: compute densely, then scatter.
-                let dense = CpuBuffer::new(op, bytes)?;
-                CpuBuffer::with_all(&dense, &sources, |to, from| problem.cpu(to, from));
-                CpuBuffer::with_all(buffer, &[&dense], |to, from| copy::cpu::scatter(to, from[0], out.layout(), size));
+                // Others may be reading it, or it has gaps: compute apart, then move.
+                let mut dense = Bytes::new(op, len)?;
+                problem.cpu(&mut dense, &sources);
+                buffer.write(|bytes| copy::cpu::scatter(bytes, &dense, out.layout(), size));
             }
         }
         #[cfg(feature = "gpu")]

@@ -128,6 +128,7 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("Tensor::zeros", Kind::TooLarge, Box::new(|| unit(of(DType::F32, &[1; 7])))),
         ("Tensor::to_vec", Kind::DType, Box::new(|| x.to_vec::<u8>().map(|_| ()))),
         ("narrow", Kind::Shape, Box::new(|| unit(x.narrow(1, 2..4)))),
+        ("narrow", Kind::Shape, Box::new(|| unit(of(DType::F32, &[0, 3])?.narrow(1, usize::MAX..usize::MAX)))),
         #[expect(clippy::reversed_empty_ranges, reason = "that is the bad input")]
         ("narrow", Kind::Shape, Box::new(|| unit(x.narrow(1, 2..1)))),
         ("permute", Kind::Shape, Box::new(|| unit(x.permute(&[0, 0])))),
@@ -139,6 +140,11 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("unsqueeze", Kind::Argument, Box::new(|| unit(x.unsqueeze(4)))),
         ("unsqueeze", Kind::Shape, Box::new(|| unit(f(&[1; 6])?.unsqueeze(0)))),
     ];
+    // Far larger than its storage: no memory for its elements anywhere.
+    let broad = f(&[1]).and_then(|t| t.broadcast_to(&[1 << 45])).map_err(|e| e.to_string())?;
+    if !matches!(broad.to_vec::<f32>(), Err(Error::OutOfMemory { .. })) {
+        return Err("2^45 elements must be out of memory".into());
+    }
     let before = x.to_vec::<f32>().map_err(|e| e.to_string())?;
     for (i, (op, wanted, call)) in calls.iter().enumerate() {
         let name = format!("call {i} ({op}) on {}", subject.name);
@@ -170,6 +176,7 @@ mod gpu {
         let mut all = trials("errors", "limits", limits);
         all.extend(trials("errors", "pins", pins));
         all.push(trial("errors::no_gpu", no_gpu));
+        all.push(trial("errors::deadlines", deadlines));
         all.push(trial("plan::folds_and_refuses", plans));
         all
     }
@@ -207,6 +214,10 @@ mod gpu {
         let wide = Tensor::rand_uniform(device, &[1, 1, 4, 33], 1).map_err(|e| e.to_string())?;
         let error = ops::attention(&q, &q, &wide, &Default::default()).err();
         expect(matches!(error, Some(Error::Argument { .. })), "a pinned tune that is too small")?;
+        let matmul = kernels().iter().find(|k| k.name == "matmul").ok_or("no matmul")?;
+        let foreign = device.pinned((*matmul, kernel.tune("v32").ok_or("no v32")?));
+        let x = Tensor::rand_uniform(&foreign, &[4, 4], 1).map_err(|e| e.to_string())?;
+        expect(matches!(ops::matmul(&x, &x), Err(Error::Argument { .. })), "a tune of another kernel")?;
         expect(ops::add(&q, &q).is_ok() && ops::attention(&q, &q, &q, &Default::default()).is_ok(), "other calls on a pinned handle")
     }
 
@@ -226,6 +237,27 @@ mod gpu {
         let plan = plan.map_err(|e| e.to_string())?;
         expect(plan.dispatches.len() == 1, "one dispatch")?;
         Ok(plan.dispatches[0].grid)
+    }
+
+    /// A deadline that passes is an error once, and the device is lost from then on; another of the same adapter works.
+    fn deadlines() -> Result<(), String> {
+        let options = GpuOptions { software: true, backend: Some(Backend::Vulkan), ..GpuOptions::default() };
+        let Ok(fine) = Device::gpu(&options) else { return Ok(()) };
+        let hurried = Device::gpu(&GpuOptions { deadline: Some(std::time::Duration::ZERO), ..options }).map_err(|e| e.to_string())?;
+        let x = Tensor::rand_uniform(&hurried, &[512, 512], 1).map_err(|e| e.to_string())?;
+        let mut y = x.clone();
+        for _ in 0..8 {
+            y = ops::matmul(&x, &y).map_err(|e| e.to_string())?;
+        }
+        match hurried.sync() {
+            Err(Error::TimedOut { .. }) => {
+                let later = ops::add(&x, &x).and_then(|t| t.to_vec::<f32>());
+                expect(matches!(later, Err(Error::Lost { .. })), "after a missed deadline the device is lost")?;
+            }
+            other => return Err(format!("a deadline of zero: {other:?}")),
+        }
+        let z = Tensor::full(&fine, 1.0f32, &[3]).and_then(|z| ops::add(&z, &z)).and_then(|z| z.to_vec::<f32>());
+        expect(z.is_ok_and(|z| z == [2.0; 3]), "another device of the same adapter")
     }
 
     /// Plans are pure: a device with a small grid, and WebGPU's defaults, without either.

@@ -18,6 +18,8 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("tensor", "moves", moves));
     all.extend(trials("tensor", "async", |_, d, _| asynchronous(d)));
     all.extend(trials("tensor", "threads", |_, d, _| threads(d)));
+    all.push(trial("tensor::inside_rayon", inside_rayon));
+    all.push(trial("tensor::wakers", wakers));
     all.push(trial("tensor::debug", || debug().map_err(text)));
     all.push(trial("tensor::random", || random().map_err(text)));
     all.push(trial("device::best", || best().map_err(text)));
@@ -72,6 +74,10 @@ fn views(device: &Device) -> gristmill::Result<()> {
     assert!(x.contiguous()?.shares_storage(&x));
     assert_eq!(x.unsqueeze(-1)?.unsqueeze(0)?.shape(), [1, 2, 3, 4, 1]);
     assert_eq!(x.narrow(1, 3..3)?.to_vec::<i32>()?, []);
+    // Views of nothing stay where they are.
+    let nothing = Tensor::zeros(device, DType::I32, &[0, 10])?;
+    assert_eq!(nothing.narrow(1, 5..6)?.to_vec::<i32>()?, []);
+    assert_eq!(nothing.narrow(1, 5..6)?.reshape(&[0])?.to_ndarray::<i32>()?.len(), 0);
 
     // A write is seen by all that share the storage, and counted.
     let cache = Tensor::zeros(device, DType::I32, &[2, 6])?;
@@ -168,6 +174,54 @@ fn threads(device: &Device) -> Outcome {
         }
         Ok(())
     })
+}
+
+/// Ops inside a caller's own rayon loop: a worker that waits for one op's tasks starts the next op on the same thread.
+fn inside_rayon() -> Outcome {
+    use rayon::prelude::*;
+
+    let run = || -> gristmill::Result<()> {
+        let device = Device::cpu();
+        let w = Tensor::rand_uniform(&device, &[384, 384], 1)?;
+        let x = Tensor::rand_uniform(&device, &[32, 384], 2)?;
+        let out = Tensor::zeros(&device, DType::F32, &[32, 384])?;
+        let whole = ops::matmul(&x, &w)?.to_vec::<f32>()?;
+        for _ in 0..30 {
+            (0..32).into_par_iter().try_for_each(|row| {
+                let y = ops::matmul(&x.narrow(0, row..row + 1)?, &w)?;
+                ops::copy_into(&mut out.narrow(0, row..row + 1)?, &y)
+            })?;
+        }
+        for (got, want) in out.to_vec::<f32>()?.into_iter().zip(whole) {
+            assert_abs_diff_eq!(got, want, epsilon = 1e-3);
+        }
+        Ok(())
+    };
+    // Where it once hung: on 3 and 8 threads. A hang must fail, not hang the tests.
+    for threads in [3, 8] {
+        let (done, finished) = std::sync::mpsc::channel();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
+        pool.spawn(move || drop(done.send(run())));
+        let outcome = finished.recv_timeout(std::time::Duration::from_secs(120));
+        // Dropping a pool that hangs would hang too.
+        std::mem::forget(pool);
+        outcome.map_err(|_| format!("ops inside a rayon loop hung on {threads} threads"))?.map_err(text)?;
+    }
+    Ok(())
+}
+
+/// A waker that polls at once, and a future that is dropped before its result.
+fn wakers() -> Outcome {
+    for device in subjects().iter().filter_map(|s| s.device.as_ref().ok()) {
+        let x = Tensor::full(device, 2.0f32, &[1000]).map_err(text)?;
+        let y = ops::mul(&x, &x).map_err(text)?;
+        let mut dropped = Box::pin(y.to_vec_async::<f32>());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = dropped.as_mut().poll(&mut context);
+        drop(dropped);
+        expect(y.to_vec::<f32>().map_err(text)? == [4.0; 1000], "a dropped read must not disturb the next")?;
+    }
+    Ok(())
 }
 
 fn debug() -> gristmill::Result<()> {

@@ -59,11 +59,11 @@ impl Task<'_> {
             gemm(&mut Block::new(scores, count), head_dim, q, queries, k, transposed, Store::Replace);
             for (row, line) in scores.chunks_mut(count).enumerate() {
                 self.mask_line(line, self.first + row, first_key);
-                let top = line.iter().copied().fold(tops[row], f32::max);
-                if top == f32::NEG_INFINITY {
+                if line.iter().all(|&score| score == f32::NEG_INFINITY) {
                     line.fill(0.0);
                     continue;
                 }
+                let top = line.iter().copied().fold(tops[row], f32::max);
                 line.iter_mut().for_each(|score| *score = exp_below(*score, top));
                 // What was summed so far was relative to the old maximum.
                 let shrink = exp_below(tops[row], top);

@@ -124,7 +124,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     for (name, layout, dtype) in all {
         check_binding(op, caps, name, layout, dtype)?;
     }
-    let tune = Pin::tune_of(pin, &ATTENTION).unwrap_or_else(|| select(caps, problem));
+    let tune = Pin::tune_of(op, pin, &ATTENTION)?.unwrap_or_else(|| select(caps, problem));
     if problem.v_dim() > tune.get("V_MAX").unwrap_or(0) as usize {
         return Err(Error::Argument {
             op,
@@ -172,7 +172,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         next += usize::from(present);
     }
     let columns = (problem.head_dim() + problem.v_dim()) as u64;
-    let scores = (batch * heads) as u64 * seq_q as u64 * seq_k as u64;
+    let scores = [batch, heads, seq_q, seq_k].into_iter().fold(1u64, |product, side| product.saturating_mul(side as u64));
     let kv_rows = (batch * heads / problem.heads_per_kv()) as u64 * seq_k as u64;
     Ok(Plan::from(Dispatch {
         kernel: &ATTENTION,
@@ -180,7 +180,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         args,
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, groups as u64)?,
-        bytes: 4 * columns * ((batch * heads * seq_q) as u64 + kv_rows),
-        flops: 2 * scores * columns,
+        bytes: columns.saturating_mul(4).saturating_mul(kv_rows.saturating_add((batch * heads * seq_q) as u64)),
+        flops: scores.saturating_mul(2).saturating_mul(columns),
     }))
 }

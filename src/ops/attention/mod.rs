@@ -96,7 +96,7 @@ impl Problem {
 ///
 /// A key is masked for a query by `causal`, by a `false` in `mask`, by a -inf in `bias`, and by nothing else; a bias that is finite, however
 /// low, masks nothing. A query with every key masked (or with no keys) gives zeros. NaN in an operand gives unspecified values, in the
-/// rows that it reaches.
+/// rows that it reaches. A masked key has weight 0, not absence: its row of `v` must be finite, for 0 · inf is NaN.
 ///
 /// Numerics: the maximal error against exact arithmetic is at most twice that of matmul, softmax, matmul in f32, plus two roundings of the
 /// result. Source: Dao, "FlashAttention-2" (2023), with the online softmax of Milakov and Gimelshein (2018).

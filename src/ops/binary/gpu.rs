@@ -73,7 +73,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
             Function::Add => &BINARY.variants[0],
             Function::Mul => &BINARY.variants[1],
         },
-        tune: Pin::tune_of(pin, &BINARY).unwrap_or_else(|| select(caps, problem)),
+        tune: Pin::tune_of(op, pin, &BINARY)?.unwrap_or_else(|| select(caps, problem)),
     };
     Ok(Plan::from(Dispatch {
         kernel: &BINARY,

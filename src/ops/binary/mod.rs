@@ -42,7 +42,8 @@ pub struct Problem {
 
 /// `out = lhs + rhs`, elementwise in f32, with NumPy's broadcasting.
 ///
-/// Correctly rounded on the CPU; on a GPU the nearest f32 on either side (WGSL leaves the direction open).
+/// Correctly rounded on the CPU; on a GPU the nearest f32 on either side (WGSL leaves the direction open), and results below
+/// 2^-126 may be 0.
 ///
 /// ```
 /// use gristmill::{Device, Tensor, ops};

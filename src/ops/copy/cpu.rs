@@ -32,8 +32,12 @@ fn gather_as<T: bytemuck::Pod + Send + Sync>(out: &mut [u8], x: &[u8], layout: &
     });
 }
 
-/// Strided `out` from dense `x`. On one thread: neighbours of different tasks would interleave.
+/// Any `out` from dense `x`. On one thread: it runs under a lock, and neighbours of different tasks would interleave.
 pub(crate) fn scatter(out: &mut [u8], x: &[u8], layout: &Layout, size: usize) {
+    if layout.is_contiguous() {
+        out[layout.offset() * size..][..x.len()].copy_from_slice(x);
+        return;
+    }
     for (element, index) in x.chunks_exact(size).zip(layout.indices()) {
         out[index * size..(index + 1) * size].copy_from_slice(element);
     }

@@ -3,7 +3,9 @@
 use super::Problem;
 use crate::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, check_binding, fold, word};
+use crate::gpu::{
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, check_binding, fold, loop_end, word,
+};
 
 /// Workgroup memory tiles, 4 columns a lane in one vec4.
 pub static MATMUL: Kernel = Kernel {
@@ -93,7 +95,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let spec = Spec {
         dtypes: MATMUL.dtypes[0],
         variant: &Constants::NONE,
-        tune: Pin::tune_of(pin, &MATMUL).unwrap_or_else(|| select(caps, problem)),
+        tune: Pin::tune_of(op, pin, &MATMUL)?.unwrap_or_else(|| select(caps, problem)),
     };
     let (m, n, k) = (problem.m(), problem.n(), problem.k());
     let tiles_m = m.div_ceil(spec.get("TILE_M") as usize);
@@ -119,21 +121,22 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         out_col: stride(&problem.out, 1)?,
         m: word(op, "m", m)?,
         n: word(op, "n", n)?,
-        k: word(op, "k", k)?,
+        k: loop_end(op, "k", k)?,
         tiles_m: word(op, "m", tiles_m)?,
         tiles_n: word(op, "n", tiles_n)?,
         groups: word(op, "the grid", groups)?,
         pad: 0,
     };
-    let elements = problem.batch() as u64 * (m as u64 * n as u64);
-    let operands = problem.batch() as u64 * k as u64 * (m as u64 + n as u64);
+    let size = |sides: [usize; 3]| sides.into_iter().fold(1u64, |product, side| product.saturating_mul(side as u64));
+    let elements = size([problem.batch(), m, n]);
+    let operands = size([problem.batch(), k, m]).saturating_add(size([problem.batch(), k, n]));
     Ok(Plan::from(Dispatch {
         kernel: &MATMUL,
         spec,
         args: (0..3).map(Arg::Tensor).collect(),
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, groups as u64)?,
-        bytes: 4 * (elements + operands),
-        flops: 2 * elements * k as u64,
+        bytes: elements.saturating_add(operands).saturating_mul(4),
+        flops: elements.saturating_mul(2).saturating_mul(k as u64),
     }))
 }

@@ -45,6 +45,11 @@ fn logit(x: f32, scale: f32, bias: f32) -> f32 {
 
 /// Logits to probabilities, or to their logarithms, in place.
 fn normalise(row: &mut [f32], log: bool) {
+    // `max` would drop it.
+    if row.iter().any(|value| value.is_nan()) {
+        row.fill(f32::NAN);
+        return;
+    }
     let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if top == f32::NEG_INFINITY {
         // All masked: the logarithms are what they are already.

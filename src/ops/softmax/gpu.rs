@@ -2,7 +2,9 @@
 
 use super::Problem;
 use crate::error::Result;
-use crate::gpu::{Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, axes, check_binding, fold, word};
+use crate::gpu::{
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, axes, check_binding, fold, loop_end, word,
+};
 use crate::{DType, Layout};
 
 /// Both ops: the logarithm is a parameter.
@@ -89,7 +91,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         mask_step: step(&mask)?,
         out_offset: word(op, "out", problem.out.offset())?,
         out_step: step(&problem.out)?,
-        len: word(op, "x", len)?,
+        len: loop_end(op, "the axis", len)?,
         rows: word(op, "x", count)?,
         scale: problem.scale,
         has_mask: problem.mask.is_some().into(),
@@ -102,7 +104,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         spec: Spec {
             dtypes: SOFTMAX.dtypes[0],
             variant: &Constants::NONE,
-            tune: Pin::tune_of(pin, &SOFTMAX).unwrap_or_else(|| select(caps, problem)),
+            tune: Pin::tune_of(op, pin, &SOFTMAX)?.unwrap_or_else(|| select(caps, problem)),
         },
         args: vec![Arg::Tensor(0), Arg::Tensor(1), Arg::Tensor(if problem.mask.is_some() { 2 } else { 1 })],
         params: bytemuck::bytes_of(&params).to_vec(),
