@@ -12,7 +12,8 @@ pub enum Backend {
     Metal,
     /// Direct3D 12: Windows.
     Dx12,
-    /// OpenGL and OpenGL ES.
+    /// OpenGL and OpenGL ES. Its context serves one thread at a time: use such a device from one thread, and drop its tensors there; wgpu
+    /// panics in a thread that waits for the context for 6 s.
     Gl,
     /// A browser's WebGPU.
     WebGpu,
