@@ -154,7 +154,7 @@ fn memcpy(threads: usize, quick: bool) -> f64 {
 
 /// What this CPU has, narrowest first.
 fn detect() -> Vec<Isa> {
-    #[allow(unused_mut)]
+    #[allow(unused_mut, reason = "other architectures add nothing")]
     let mut found = vec![Isa { name: "portable", lanes: 1, chains: 12, units: &[1, 2, 4], run: portable }];
     #[cfg(target_arch = "x86_64")]
     {

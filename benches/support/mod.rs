@@ -1,7 +1,7 @@
 //! What the benches share: the devices, the rows and their ids, the clock, the check of the answer.
 //!
 //! An id is `op/kernel/dtype/shape/device`, and `cargo bench -- REGEX` runs those that match. `GRISTMILL_DEVICE` leaves one device.
-#![allow(dead_code)] // each bench uses its part
+#![allow(dead_code, reason = "each bench uses its part")]
 
 pub mod clock;
 pub mod cpu_peak;

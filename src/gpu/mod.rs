@@ -316,13 +316,12 @@ impl Gpu {
             let descriptor = wgpu::BufferDescriptor { label: Some(op), size, usage, mapped_at_creation: !data.is_empty() };
             let buffer = self.device.create_buffer(&descriptor);
             if !data.is_empty() {
-                if let Ok(mut view) = buffer.slice(..).get_mapped_range_mut() {
-                    view.slice(..data.len()).copy_from_slice(data);
-                }
+                buffer.slice(..).get_mapped_range_mut()?.slice(..data.len()).copy_from_slice(data);
                 buffer.unmap();
             }
-            buffer
+            Ok::<_, wgpu::MapRangeError>(buffer)
         })?;
+        let buffer = buffer.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
         Ok(GpuBuffer { buffer })
     }
 
@@ -461,13 +460,19 @@ impl Sink for &Gpu {
     fn take(&mut self, op: &'static str, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) -> Result<()> {
         self.check(op)?;
         let pipeline = self.pipelines.get(self, op, dispatch.kernel, dispatch.spec)?;
-        let label = dispatch.kernel.name;
-        self.guarded(op, label, 0, || {
+        let mut flushed = false;
+        let recorded = self.guarded(op, dispatch.kernel.name, 0, || {
             let mut stream = lock(&self.stream);
             if stream.is_full(dispatch) {
+                flushed = true;
                 stream.flush(&self.queue);
             }
             stream.record(&self.device, &pipeline, dispatch, buffers);
+        });
+        recorded.inspect_err(|error| {
+            if flushed {
+                self.health.lose(format!("a submission may have failed: {error}"));
+            }
         })
     }
 }
