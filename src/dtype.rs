@@ -44,6 +44,11 @@ impl DType {
         }
     }
 
+    /// Whether it holds floats: f32, f16, bf16.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
     /// The name as Rust writes it: `f32`, `bf16`, `bool`, …
     pub const fn name(self) -> &'static str {
         match self {

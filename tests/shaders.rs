@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Params as _, Spec};
+use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Params as _, Spec, Width};
 use gristmill::{DType, ops};
 use naga::{AddressSpace, Handle, Module, ResourceBinding, ScalarKind, StorageAccess, TypeInner, back};
 
@@ -244,7 +244,8 @@ fn shader_files_are_the_kernels() {
     assert!(kernels == named, "a kernel is built from another file than its own");
 
     let libs: BTreeSet<String> = files(&folder("shaders/lib")).into_values().collect();
-    let used: BTreeSet<String> = ops::kernels().iter().flat_map(|k| k.libs).map(|text| text.to_string()).collect();
+    let words = ops::kernels().iter().flat_map(|k| k.widths).filter_map(|width| width.lib());
+    let used: BTreeSet<String> = ops::kernels().iter().flat_map(|k| k.libs.iter().copied()).chain(words).map(str::to_string).collect();
     assert!(libs == used, "a file in shaders/lib/ that no kernel uses, or a lib from elsewhere");
     for text in named.values().chain(&libs) {
         lint(text).unwrap_or_else(|problem| panic!("{problem}:\n{text}"));
@@ -258,10 +259,10 @@ fn shader_files_are_the_kernels() {
 
 #[test]
 fn dtypes_have_one_code_in_rust_and_wgsl() {
-    let text = &files(&folder("shaders/lib"))["number"];
+    let text = &files(&folder("shaders/lib"))["float"];
     for dtype in DType::ALL {
         let line = format!("const {}: u32 = {}u;", dtype.name().to_uppercase(), code_of(&dtype));
-        assert!(text.lines().any(|l| l == line), "`{line}` is not in number.wgsl");
+        assert!(text.lines().any(|l| l == line), "`{line}` is not in float.wgsl");
     }
 }
 
@@ -333,6 +334,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     variants: &[Constants::NONE],
     tunes: &[Constants { name: "side8", values: &[("SIDE", 8)] }, Constants { name: "side4", values: &[("SIDE", 4)] }],
     dtypes: &[&[DType::F32, DType::F32]],
+    widths: &[Width::Fixed],
 };
 
 gristmill::params! {

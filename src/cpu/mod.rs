@@ -1,6 +1,7 @@
 //! The CPU's storage and iteration; knows no op.
 
 pub(crate) mod gemm;
+pub(crate) mod numbers;
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -38,6 +38,47 @@ impl Binding {
     }
 }
 
+/// How a kernel reaches its storage bindings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// As its text says.
+    Fixed,
+    /// As `array<Word>` with a u32 for `Word`: any offsets, strides and lengths.
+    Scalar,
+    /// As `array<Word>` with 16 bytes for `Word`: where the host has proven that runs begin at multiples of 8 elements and hold whole
+    /// eights ([`eights`]).
+    Vector,
+}
+
+impl Width {
+    /// `Vector` where it is proven.
+    pub const fn of(proven: bool) -> Self {
+        if proven { Width::Vector } else { Width::Scalar }
+    }
+
+    /// The WGSL file that declares `Word`.
+    pub const fn lib(self) -> Option<&'static str> {
+        match self {
+            Width::Fixed => None,
+            Width::Scalar => Some(include_str!("../../shaders/lib/word_scalar.wgsl")),
+            Width::Vector => Some(include_str!("../../shaders/lib/word_vector.wgsl")),
+        }
+    }
+}
+
+/// Whether every run along `axis` begins at a multiple of 8 elements and holds whole eights, or is one element repeated where `splat`
+/// says that the kernel takes those: what a kernel of [`Width::Vector`] asks of its operands.
+pub fn eights(layout: &Layout, axis: usize, splat: bool) -> bool {
+    let whole = |n: usize| n.is_multiple_of(8);
+    let (dims, strides) = (layout.dims(), layout.strides());
+    let Some(&len) = dims.get(axis) else { return false };
+    if splat && strides[axis] == 0 && whole(len) {
+        return true;
+    }
+    let others = (0..layout.rank()).all(|other| other == axis || dims[other] == 1 || whole(strides[other]));
+    whole(len) && strides[axis] == 1 && whole(layout.offset()) && others
+}
+
 /// A named set of WGSL `const`s that the host writes before it compiles.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Constants {
@@ -116,6 +157,8 @@ pub struct Kernel {
     pub tunes: &'static [Constants],
     /// The element types it serves, one a binding.
     pub dtypes: &'static [&'static [DType]],
+    /// The widths of `Word` it is built with; `[Width::Fixed]` if it has none.
+    pub widths: &'static [Width],
 }
 
 /// What a kernel is compiled for: together with the kernel, the pipeline cache's key. Problem sizes are never in it.
@@ -127,10 +170,12 @@ pub struct Spec {
     pub variant: &'static Constants,
     /// How.
     pub tune: &'static Constants,
+    /// How it reaches storage.
+    pub width: Width,
 }
 
 impl fmt::Display for Spec {
-    /// `f32.add.wide`: distinct dtypes if they all agree, then the variant, then the tune.
+    /// `f32.add.group256.vector`: the dtypes, once if they all agree, then the variant, the tune, and `vector` for that width.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self.dtypes.first().map_or("none", |d| d.name());
         if self.dtypes.iter().all(|d| d.name() == first) {
@@ -139,7 +184,8 @@ impl fmt::Display for Spec {
             let names: Vec<_> = self.dtypes.iter().map(|d| d.name()).collect();
             write!(f, "{}", names.join("-"))?;
         }
-        for part in [self.variant.name, self.tune.name] {
+        let width = if self.width == Width::Vector { "vector" } else { "" };
+        for part in [self.variant.name, self.tune.name, width] {
             if !part.is_empty() {
                 write!(f, ".{part}")?;
             }
@@ -164,9 +210,24 @@ impl Spec {
 impl Kernel {
     /// Every spec that the kernel can ever be compiled for.
     pub fn specs(&'static self) -> impl Iterator<Item = Spec> {
-        self.dtypes.iter().flat_map(move |dtypes| {
-            self.variants.iter().flat_map(move |variant| self.tunes.iter().map(move |tune| Spec { dtypes, variant, tune }))
+        self.dtypes.iter().flat_map(move |&dtypes| {
+            let widths = self.widths.iter().filter(move |&&width| self.offers(dtypes, width));
+            widths.flat_map(move |&width| {
+                let tunes = move |variant| self.tunes.iter().map(move |tune| Spec { dtypes, variant, tune, width });
+                self.variants.iter().flat_map(tunes)
+            })
         })
+    }
+
+    /// Whether it is built for these types in that width: types of a byte have no 16-byte form where the text depends on them.
+    pub fn offers(&self, dtypes: &[DType], width: Width) -> bool {
+        let bytes = |(binding, dtype): (&Binding, &DType)| binding.dtype_const.is_some() && dtype.block_bytes() == 1;
+        self.widths.contains(&width) && !(width == Width::Vector && self.bindings.iter().zip(dtypes).any(bytes))
+    }
+
+    /// Its own list of these types. `None` if it is not built for them.
+    pub fn types(&self, dtypes: &[DType]) -> Option<&'static [DType]> {
+        self.dtypes.iter().copied().find(|own| *own == dtypes)
     }
 
     /// The tune of that name.
@@ -177,7 +238,7 @@ impl Kernel {
     /// The final WGSL text for a spec: what the driver gets, and what the shader dump writes.
     pub fn compose(&self, spec: &Spec) -> Result<String> {
         let mut text = String::from(self.source);
-        for lib in self.libs {
+        for lib in self.libs.iter().copied().chain(spec.width.lib()) {
             text.push('\n');
             text.push_str(lib);
         }

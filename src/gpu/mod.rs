@@ -11,8 +11,8 @@ use std::time::Duration;
 
 pub use caps::{AdapterKind, Backend, Caps};
 pub use kernel::{
-    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, axes, check_binding, check_kernel, fold,
-    loop_end, word,
+    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding, check_kernel,
+    eights, fold, loop_end, word,
 };
 
 use crate::error::{Error, Result};

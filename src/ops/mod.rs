@@ -40,7 +40,10 @@ pub mod matmul;
 pub mod softmax;
 
 pub use attention::{Attention, Causal, attention, attention_into};
-pub use binary::{add, add_into, mul, mul_into};
+pub use binary::{
+    add, add_in_place, add_into, div, div_in_place, div_into, max, max_in_place, max_into, min, min_in_place, min_into, mul, mul_in_place,
+    mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
+};
 pub use cast::{cast, cast_into};
 pub use copy::{copy, copy_into};
 pub use matmul::{matmul, matmul_into};
@@ -61,6 +64,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
     static KERNELS: &[&Kernel] = &[
         &attention::gpu::ATTENTION,
         &binary::gpu::BINARY,
+        &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,
         &copy::gpu::COPY,
         &copy::gpu::COPY_SCATTER,
@@ -74,6 +78,10 @@ pub fn kernels() -> &'static [&'static Kernel] {
 pub(crate) trait Op {
     /// The op's name, for errors.
     fn name(&self) -> &'static str;
+    /// Whether `out` is read too. On the CPU it is then the first of `inputs`.
+    fn in_place(&self) -> bool {
+        false
+    }
     /// Computes on the CPU into a dense `out`; `inputs` are whole storages, which the problem's layouts index.
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]);
     /// The dispatches that compute it on a GPU. Pure: the same facts give the same plan.
@@ -86,11 +94,12 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
     let op = problem.name();
     match out.data() {
         StorageData::Cpu(buffer) => {
-            let snapshots: Vec<_> = inputs.iter().filter_map(|t| t.cpu_buffer()).map(CpuBuffer::snapshot).collect();
+            let read = problem.in_place().then_some(out).into_iter().chain(inputs.iter().copied());
+            let snapshots: Vec<_> = read.filter_map(|t| t.cpu_buffer()).map(CpuBuffer::snapshot).collect();
             let sources: Vec<&[u8]> = snapshots.iter().map(|bytes| &***bytes).collect();
             let size = out.dtype().block_bytes();
             let (start, len) = (out.layout().offset() * size, out.len() * size);
-            if out.layout().is_contiguous() && out.owns_storage() {
+            if out.layout().is_contiguous() && out.owns_storage() && !problem.in_place() {
                 buffer.compute(|bytes| problem.cpu(&mut bytes[start..start + len], &sources));
             } else {
                 // Others may be reading it, or it has gaps: compute apart, then move.
@@ -101,8 +110,8 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
         }
         #[cfg(feature = "gpu")]
         StorageData::Gpu(_) => {
-            // The first input's handle decides; an op without inputs would be the output's.
-            let device = inputs.first().map_or(out.device(), |t| t.device());
+            // The first operand's handle decides.
+            let device = if problem.in_place() { out.device() } else { inputs.first().map_or(out.device(), |t| t.device()) };
             if let Kind::Gpu(gpu) = device.kind() {
                 let plan = problem.plan(&gpu.caps, device.pin())?;
                 let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(|t| t.gpu_buffer()).collect();
@@ -112,6 +121,42 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
     }
     out.count_write();
     Ok(())
+}
+
+/// A plan that computes into a dense scratch of a type of its own and moves the result to `out`: for outputs that a kernel can't write
+/// itself. `compute` plans for the scratch as if it were `out`, which is the first argument of whatever writes it.
+#[cfg(feature = "gpu")]
+pub(crate) fn through_scratch(
+    op: &'static str,
+    caps: &Caps,
+    (out, out_dtype): (&Layout, DType),
+    scratch_dtype: DType,
+    compute: impl FnOnce(Layout) -> Result<Plan>,
+) -> Result<Plan> {
+    use crate::gpu::Arg;
+
+    let dense = crate::tensor::dense(op, out.dims())?;
+    let mut plan = compute(dense)?;
+    let scratch = Arg::Scratch(plan.scratch.len());
+    plan.scratch.push((dense.len() * scratch_dtype.block_bytes()) as u64);
+    for dispatch in &mut plan.dispatches {
+        if dispatch.args[0] == Arg::Tensor(0) {
+            dispatch.args[0] = scratch;
+        }
+    }
+    let cast = cast::Problem { out_dtype, x_dtype: scratch_dtype, out: *out, x: dense };
+    cast::gpu::append(&mut plan, op, caps, &cast, Arg::Tensor(0), scratch)?;
+    Ok(plan)
+}
+
+/// Of work in an elementwise kernel: eights of elements, or the 32-bit words of a dense `out` (of a strided one each word is an element).
+#[cfg(feature = "gpu")]
+pub(crate) fn units(out: &Layout, dtype: DType, width: crate::gpu::Width) -> usize {
+    match (width, dtype.block_bytes()) {
+        (crate::gpu::Width::Vector, _) => out.len() / 8,
+        (_, 4) => out.len(),
+        _ => copy::gpu::words_of(out.offset(), out.len(), dtype),
+    }
 }
 
 /// A fresh output on the device of the first input, with its handle.
@@ -142,6 +187,27 @@ pub(crate) fn check_dtype(op: &'static str, tensors: &[Named], wanted: DType, su
         return Ok(());
     }
     Err(Error::DType { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect(), supported })
+}
+
+/// The type of the result of operands that are computed with together: theirs, or f32 where floats of 32 and of 16 bits meet.
+pub(crate) fn promote(op: &'static str, tensors: &[Named]) -> Result<DType> {
+    let first = tensors[0].1.dtype();
+    let joined = tensors.iter().try_fold(first, |joined, (_, t)| match (joined, t.dtype()) {
+        (a, b) if a == b && a != DType::Bool => Some(a),
+        (DType::F32, b) if b.is_float() => Some(DType::F32),
+        (a, DType::F32) if a.is_float() => Some(DType::F32),
+        _ => None,
+    });
+    joined.filter(|&dtype| dtype != DType::Bool).ok_or_else(|| {
+        let supported = "operands of one type, or f32 with f16 or bf16; `cast` the others";
+        Error::DType { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect(), supported }
+    })
+}
+
+/// [`check_out`] where a float result may go into any float type.
+pub(crate) fn check_out_like(op: &'static str, out: &Tensor, dims: &[usize], dtype: DType, inputs: &[Named]) -> Result<()> {
+    let rounds = dtype.is_float() && out.dtype().is_float();
+    check_out(op, out, dims, if rounds { out.dtype() } else { dtype }, inputs)
 }
 
 /// An output that the caller brought: its shape and type, its device, and that it shares no memory with an input or itself.

@@ -104,6 +104,7 @@ fn case_of(shape: Shape, inputs: Vec<Host>, n3: bool) -> Case {
     let (for_call, for_into) = (shape.clone(), shape.clone());
     let name = format!("{shape:?}");
     Case {
+        call_in_place: None,
         name,
         inputs,
         call: Box::new(move |t| ops::attention(&t[0], &t[1], &t[2], &options(&for_call, t))),

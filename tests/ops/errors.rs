@@ -270,8 +270,15 @@ mod gpu {
         expect(only(matmul::gpu::plan(&small, None, &big))? == [7, 7, 3], "a grid folded twice")?;
         let rows = softmax::Problem { log: false, axis: 1, scale: 1.0, out: dense(&[50, 3]), x: dense(&[50, 3]), mask: None };
         expect(only(softmax::gpu::plan(&small, None, &rows))? == [7, 7, 2], "rows folded")?;
-        let binary = binary::Problem { function: binary::Function::Mul, out: dense(&[9000]), lhs: dense(&[9000]), rhs: dense(&[9000]) };
-        expect(only(binary::gpu::plan(&small, None, &binary))? == [7, 6, 1], "elements folded")?;
+        let binary = binary::Problem {
+            function: binary::Function::Mul,
+            in_place: false,
+            dtypes: [DType::F32; 3],
+            out: dense(&[9000]),
+            lhs: dense(&[9000]),
+            rhs: dense(&[9000]),
+        };
+        expect(only(binary::gpu::plan(&small, None, &binary))? == [7, 3, 1], "elements folded")?;
 
         // Limits, each by name.
         let refused = |plan: gristmill::Result<Plan>, name: &str| match plan {

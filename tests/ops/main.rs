@@ -30,7 +30,10 @@ const FLOORS: &[(&str, usize, usize)] = &[
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = vec![support::runner::trial("comparator", support::compare::self_test)];
+    let mut trials = vec![
+        support::runner::trial("comparator", support::compare::self_test),
+        support::runner::trial("bounds::docs", support::bounds::docs_say_so),
+    ];
     for op in [attention::all, binary::all, cast::all, copy::all, errors::all, matmul::all, softmax::all, tensor::all] {
         trials.extend(op());
     }

@@ -4,9 +4,10 @@ use gristmill::{Device, ops};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 
+use crate::support::bounds::sums;
 use crate::support::devices::{Level, Subject};
 use crate::support::input::{Host, Random};
-use crate::support::reference::{self, U, broadcast, n2};
+use crate::support::reference::{self, broadcast};
 use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
 
 const OP: &str = "matmul";
@@ -47,7 +48,7 @@ fn expected(lhs: &Host, rhs: &Host, exact: bool) -> Expected {
     let (mut values, mut bounds) = (Vec::new(), Vec::new());
     for b in 0..batch.iter().product() {
         let (sums, magnitudes) = reference::matmul(&lhs[b * m * k..][..m * k], &rhs[b * k * n..][..k * n], [m, n, k]);
-        bounds.extend(magnitudes.iter().map(|magnitude| n2(k) * U * magnitude));
+        bounds.extend(magnitudes.iter().map(|&magnitude| sums(k, magnitude)));
         values.extend(sums);
     }
     let mut dims = batch;

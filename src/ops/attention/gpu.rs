@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, check_binding, check_kernel, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, word,
 };
 use crate::{DType, Layout};
 
@@ -33,6 +33,7 @@ pub static ATTENTION: Kernel = Kernel {
         Constants { name: "v256", values: &[("V_MAX", 256)] },
     ],
     dtypes: &[&[DType::F32, DType::F32, DType::F32, DType::F32, DType::Bool, DType::F32]],
+    widths: &[Width::Fixed],
 };
 
 crate::params! {
@@ -176,7 +177,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let kv_rows = (batch * heads / problem.heads_per_kv()) as u64 * seq_k as u64;
     Ok(Plan::from(Dispatch {
         kernel: &ATTENTION,
-        spec: Spec { dtypes: ATTENTION.dtypes[0], variant: &Constants::NONE, tune },
+        spec: Spec { dtypes: ATTENTION.dtypes[0], variant: &Constants::NONE, tune, width: Width::Fixed },
         args,
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, groups as u64)?,

@@ -2,7 +2,9 @@
 
 use super::Problem;
 use crate::error::Result;
-use crate::gpu::{Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, axes, check_binding, fold, word};
+use crate::gpu::{
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
+};
 use crate::ops::copy;
 use crate::tensor::dense;
 use crate::{DType, Layout};
@@ -34,13 +36,18 @@ const TUNES: &[Constants] = &[Constants { name: "group256", values: &[("WORKGROU
 pub static CAST: Kernel = Kernel {
     name: "cast",
     source: include_str!("../../../shaders/cast.wgsl"),
-    libs: &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/number.wgsl")],
+    libs: &[
+        include_str!("../../../shaders/lib/index.wgsl"),
+        include_str!("../../../shaders/lib/float.wgsl"),
+        include_str!("../../../shaders/lib/number.wgsl"),
+    ],
     bindings: &[Binding::typed("out", Access::Write, "OUT_DTYPE"), Binding::typed("x", Access::Read, "X_DTYPE")],
     params: Params::FIELDS,
     fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: TUNES,
     dtypes: &DTYPES,
+    widths: &[Width::Fixed],
 };
 
 crate::params! {
@@ -66,23 +73,33 @@ crate::params! {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, problem: &Problem) -> Result<Plan> {
-    let op = super::OP;
-    let out = &problem.out;
-    if !out.is_contiguous() {
-        let scratch = dense(op, out.dims())?;
-        let to_scratch = Problem { out: scratch, ..problem.clone() };
-        let mut plan = plan_dense(caps, &to_scratch, Arg::Scratch(0))?;
-        let copy = copy::Problem { dtype: problem.out_dtype, out: *out, x: scratch };
-        let scatter = copy::gpu::plan_between(op, caps, &copy, Arg::Tensor(0), Arg::Scratch(0))?;
-        plan.dispatches.extend(scatter.dispatches);
-        plan.scratch = vec![(scratch.len() * problem.out_dtype.block_bytes()) as u64];
-        return Ok(plan);
-    }
-    plan_dense(caps, problem, Arg::Tensor(0))
+    let mut plan = Plan::default();
+    append(&mut plan, super::OP, caps, problem, Arg::Tensor(0), Arg::Tensor(1))?;
+    Ok(plan)
 }
 
-fn plan_dense(caps: &Caps, problem: &Problem, out_arg: Arg) -> Result<Plan> {
-    let op = super::OP;
+/// Adds a cast between any buffers of another op's plan.
+pub(crate) fn append(plan: &mut Plan, op: &'static str, caps: &Caps, problem: &Problem, out: Arg, x: Arg) -> Result<()> {
+    if problem.out_dtype == problem.x_dtype {
+        let copy = copy::Problem { dtype: problem.out_dtype, out: problem.out, x: problem.x };
+        plan.dispatches.extend(copy::gpu::plan_between(op, caps, &copy, out, x)?.dispatches);
+        return Ok(());
+    }
+    if !problem.out.is_contiguous() {
+        // By words into scratch, then by elements.
+        let scratch = dense(op, problem.out.dims())?;
+        let between = Arg::Scratch(plan.scratch.len());
+        plan.scratch.push((scratch.len() * problem.out_dtype.block_bytes()) as u64);
+        plan.dispatches.push(into_dense(op, caps, &Problem { out: scratch, ..problem.clone() }, between, x)?);
+        let copy = copy::Problem { dtype: problem.out_dtype, out: problem.out, x: scratch };
+        plan.dispatches.extend(copy::gpu::plan_between(op, caps, &copy, out, between)?.dispatches);
+        return Ok(());
+    }
+    plan.dispatches.push(into_dense(op, caps, problem, out, x)?);
+    Ok(())
+}
+
+fn into_dense(op: &'static str, caps: &Caps, problem: &Problem, out_arg: Arg, x_arg: Arg) -> Result<Dispatch> {
     let Problem { out_dtype, x_dtype, out, x } = problem;
     check_binding(op, caps, "out", out, *out_dtype)?;
     check_binding(op, caps, "x", x, *x_dtype)?;
@@ -97,14 +114,14 @@ fn plan_dense(caps: &Caps, problem: &Problem, out_arg: Arg) -> Result<Plan> {
         len: word(op, "out", len)?,
         words: word(op, "out", words)?,
     };
-    let spec = Spec { dtypes: &PAIRS[out_dtype.code() as usize * 7 + x_dtype.code() as usize], variant: &Constants::NONE, tune: &TUNES[0] };
-    Ok(Plan::from(Dispatch {
+    let dtypes = &PAIRS[out_dtype.code() as usize * 7 + x_dtype.code() as usize];
+    Ok(Dispatch {
         kernel: &CAST,
-        spec,
-        args: vec![out_arg, Arg::Tensor(1)],
+        spec: Spec { dtypes, variant: &Constants::NONE, tune: &TUNES[0], width: Width::Fixed },
+        args: vec![out_arg, x_arg],
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, words.div_ceil(TUNES[0].values[0].1 as usize) as u64)?,
         bytes: (len * (out_dtype.block_bytes() + x_dtype.block_bytes())) as u64,
         flops: 0,
-    }))
+    })
 }

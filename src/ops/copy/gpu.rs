@@ -2,7 +2,9 @@
 
 use super::Problem;
 use crate::error::Result;
-use crate::gpu::{Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, axes, check_binding, fold, word};
+use crate::gpu::{
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
+};
 use crate::{DType, Layout};
 
 const BINDINGS: &[Binding] = &[Binding::new("out", Access::Write), Binding::typed("x", Access::Read, "X_DTYPE")];
@@ -12,7 +14,7 @@ const WIDTHS: &[&[DType]] = &[&[DType::F32, DType::F32], &[DType::F16, DType::F1
 
 const TUNES: &[Constants] = &[Constants { name: "group256", values: &[("WORKGROUP", 256)] }];
 
-const LIBS: &[&str] = &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/number.wgsl")];
+const LIBS: &[&str] = &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/float.wgsl")];
 
 /// Into a dense output, by words.
 pub static COPY: Kernel = Kernel {
@@ -25,6 +27,7 @@ pub static COPY: Kernel = Kernel {
     variants: &[Constants::NONE],
     tunes: TUNES,
     dtypes: WIDTHS,
+    widths: &[Width::Fixed],
 };
 
 /// Into a strided output, by elements.
@@ -38,6 +41,7 @@ pub static COPY_SCATTER: Kernel = Kernel {
     variants: &[Constants::NONE],
     tunes: TUNES,
     dtypes: WIDTHS,
+    widths: &[Width::Fixed],
 };
 
 crate::params! {
@@ -99,7 +103,7 @@ pub(crate) fn plan_between(op: &'static str, caps: &Caps, problem: &Problem, out
     check_binding(op, caps, "x", x, *dtype)?;
     let group = TUNES[0].values[0].1 as usize;
     let width = WIDTHS.iter().find(|w| w[0].block_bytes() == dtype.block_bytes());
-    let spec = Spec { dtypes: width.unwrap_or(&WIDTHS[0]), variant: &Constants::NONE, tune: &TUNES[0] };
+    let spec = Spec { dtypes: width.unwrap_or(&WIDTHS[0]), variant: &Constants::NONE, tune: &TUNES[0], width: Width::Fixed };
     let len = out.len();
     let bytes = 2 * (len * dtype.block_bytes()) as u64;
     let (kernel, params, units) = if out.is_contiguous() {

@@ -4,7 +4,7 @@ use super::Problem;
 use crate::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, check_binding, fold, loop_end, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, fold, loop_end, word,
 };
 
 /// Workgroup memory tiles, 4 columns a lane in one vec4.
@@ -22,6 +22,7 @@ pub static MATMUL: Kernel = Kernel {
         Constants { name: "tile16", values: &[("TILE_M", 16), ("TILE_N", 16), ("TILE_K", 16), ("ROWS", 1)] },
     ],
     dtypes: &[&[DType::F32, DType::F32, DType::F32]],
+    widths: &[Width::Fixed],
 };
 
 crate::params! {
@@ -96,6 +97,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         dtypes: MATMUL.dtypes[0],
         variant: &Constants::NONE,
         tune: Pin::tune_of(op, pin, &MATMUL)?.unwrap_or_else(|| select(caps, problem)),
+        width: Width::Fixed,
     };
     let (m, n, k) = (problem.m(), problem.n(), problem.k());
     let tiles_m = m.div_ceil(spec.get("TILE_M") as usize);

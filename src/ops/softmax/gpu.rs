@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, axes, check_binding, fold,
+    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
     loop_end, word,
 };
 use crate::{DType, Layout};
@@ -19,6 +19,7 @@ pub static SOFTMAX: Kernel = Kernel {
     variants: &[Constants::NONE],
     tunes: &[Constants { name: "group256", values: &[("WORKGROUP", 256)] }, Constants { name: "group32", values: &[("WORKGROUP", 32)] }],
     dtypes: &[&[DType::F32, DType::F32, DType::F32]],
+    widths: &[Width::Fixed],
 };
 
 crate::params! {
@@ -111,6 +112,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
             dtypes: SOFTMAX.dtypes[0],
             variant: &Constants::NONE,
             tune: Pin::tune_of(op, pin, &SOFTMAX)?.unwrap_or_else(|| select(caps, problem)),
+            width: Width::Fixed,
         },
         args: vec![Arg::Tensor(0), Arg::Tensor(1), Arg::Tensor(if problem.mask.is_some() { 2 } else { 1 })],
         params: bytemuck::bytes_of(&params).to_vec(),

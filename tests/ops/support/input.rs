@@ -62,11 +62,34 @@ impl Host {
         }
     }
 
+    /// The same numbers in another type, rounded (or truncated and saturated) by `Element`'s rules.
+    pub fn to(&self, dtype: DType) -> Host {
+        fn of<T: Element>(host: &Host) -> Host {
+            Host::new(&host.dims, &host.f64s().into_iter().map(T::from_f64).collect::<Vec<_>>())
+        }
+        match dtype {
+            DType::F32 => of::<f32>(self),
+            DType::F16 => of::<f16>(self),
+            DType::BF16 => of::<bf16>(self),
+            DType::I32 => of::<i32>(self),
+            DType::U32 => of::<u32>(self),
+            DType::U8 => of::<u8>(self),
+            DType::Bool => of::<bool>(self),
+            other => panic!("{other} is new to the tests"),
+        }
+    }
+
     /// A tensor that holds this, in the given form. What lies between and around its elements is poison (NaN in floats).
     pub fn place(&self, device: &Device, form: Form) -> Result<Tensor, String> {
+        self.place_within(device, form).map(|(_, view)| view)
+    }
+
+    /// The same with the storage that it lies in.
+    pub fn place_within(&self, device: &Device, form: Form) -> Result<(Tensor, Tensor), String> {
         let (storage, view) = self.embed(form, 0xFF);
         let storage = storage.upload(device).map_err(|e| e.to_string())?;
-        view(&storage).map_err(|e| e.to_string())
+        let view = view(&storage).map_err(|e| e.to_string())?;
+        Ok((storage, view))
     }
 
     /// The storage that surrounds an output in the given form, every element a sentinel, and the view of it that the output is.
@@ -136,6 +159,35 @@ impl Host {
             }
         }
     }
+}
+
+/// The nearest value of a type.
+pub fn rounded(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(value as f32),
+        DType::F16 => f64::from(<f16 as Element>::from_f64(value)),
+        DType::BF16 => f64::from(<bf16 as Element>::from_f64(value)),
+        _ => value,
+    }
+}
+
+/// The smallest positive normal number of a float type: below it, results may flush to 0.
+pub fn smallest_normal(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => f64::from(f16::MIN_POSITIVE),
+        _ => f64::from(f32::MIN_POSITIVE),
+    }
+}
+
+/// The distance of the type's numbers at a value.
+pub fn unit_in_the_last_place(dtype: DType, value: f64) -> f64 {
+    let digits = match dtype {
+        DType::F16 => 10,
+        DType::BF16 => 7,
+        _ => 23,
+    };
+    let size = value.abs().max(smallest_normal(dtype));
+    if size.is_finite() { 2f64.powi(size.log2().floor() as i32 - digits) } else { 0.0 }
 }
 
 type View = Box<dyn Fn(&Tensor) -> gristmill::Result<Tensor>>;

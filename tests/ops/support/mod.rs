@@ -1,5 +1,6 @@
 //! What every op's tests share: devices, inputs in every memory form, the comparator, the runner that puts them together.
 
+pub mod bounds;
 pub mod compare;
 pub mod devices;
 pub mod input;

@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 
 use super::compare::compare;
 use super::devices::{Level, Subject, is_required, subjects};
-use super::input::{Form, Host};
+use super::input::{Form, Host, rounded, smallest_normal, unit_in_the_last_place};
 
 /// What a case must give.
 pub struct Expected {
@@ -38,8 +38,19 @@ impl Expected {
 
     /// f32 within absolute bounds, and within 2^-126, where subnormals may flush.
     pub fn within(dims: &[usize], values: Vec<f64>, bounds: Vec<f64>) -> Self {
-        let bounds = bounds.into_iter().map(|b| b + f64::from(f32::MIN_POSITIVE)).collect();
-        Expected { dims: dims.to_vec(), dtype: DType::F32, values, bounds }
+        Self::stored(dims, DType::F32, values, bounds)
+    }
+
+    /// Floats of any type within absolute bounds of their f32 computation, then stored (contract N11): within the bound and one unit in the
+    /// last place of the reference rounded to the type. Where bound or range leave it open whether the result overflows, it may be either.
+    pub fn stored(dims: &[usize], dtype: DType, mut values: Vec<f64>, mut bounds: Vec<f64>) -> Self {
+        for (value, bound) in values.iter_mut().zip(&mut bounds) {
+            let (low, high) = (rounded(dtype, *value - *bound), rounded(dtype, *value + *bound));
+            let open = value.is_finite() && (low.is_infinite() || high.is_infinite()) && low != high;
+            *bound += smallest_normal(dtype) + if dtype == DType::F32 { 0.0 } else { unit_in_the_last_place(dtype, *value) };
+            *value = if open { f64::NAN } else { rounded(dtype, *value) };
+        }
+        Expected { dims: dims.to_vec(), dtype, values, bounds }
     }
 }
 
@@ -53,6 +64,8 @@ pub struct Case {
     pub inputs: Vec<Host>,
     pub call: Call,
     pub call_into: CallInto,
+    /// The form that writes into its first operand, of the others; called where that has the result's type and shape.
+    pub call_in_place: Option<CallInto>,
     /// A function of the device, for contracts that compare with another computation there (N3).
     pub expected: ExpectedOn,
 }
@@ -71,8 +84,17 @@ impl Case {
             inputs,
             call: Box::new(call),
             call_into: Box::new(call_into),
+            call_in_place: None,
             expected: Box::new(move |_| Ok(Expected { dims: dims.clone(), dtype, values: values.clone(), bounds: bounds.clone() })),
         }
+    }
+}
+
+impl Case {
+    /// With the form that writes into its first operand.
+    pub fn in_place(mut self, call: impl Fn(&mut Tensor, &[Tensor]) -> gristmill::Result<()> + Send + Sync + 'static) -> Self {
+        self.call_in_place = Some(Box::new(call));
+        self
     }
 }
 
@@ -145,8 +167,37 @@ pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: boo
         if let Some(at) = differs(&after, &before) {
             return Err(fail(format!("storage element {at}, outside the output, was written (N9)")));
         }
+        check_in_place(op, label, device, case, &expected, &inputs, place)?;
     }
     Ok(())
+}
+
+/// The form that writes into its first operand, which lies in `place` among poison that must stay.
+fn check_in_place(
+    op: &str,
+    label: &str,
+    device: &Device,
+    case: &Case,
+    expected: &Expected,
+    inputs: &[Tensor],
+    place: Form,
+) -> Result<(), String> {
+    let (Some(call), Some(first)) = (&case.call_in_place, case.inputs.first()) else { return Ok(()) };
+    if first.dtype != expected.dtype || first.dims != expected.dims {
+        return Ok(());
+    }
+    let fail = |text: String| format!("{op} in place {} on {label}, {place:?}: {text}", case.name);
+    let (storage, mut view) = first.place_within(device, place).map_err(fail)?;
+    let mut before = Host::of(&storage).map_err(fail)?;
+    call(&mut view, &inputs[1..]).map_err(|e| fail(e.to_string()))?;
+    let written = Host::of(&view).map_err(fail)?;
+    let seen = compare(&written.f64s(), &expected.values, &expected.bounds, &expected.dims).map_err(fail)?;
+    count(op, expected.dtype, label, seen.compared);
+    overlay(&mut before, &written, view.layout());
+    match differs(&Host::of(&storage).map_err(fail)?, &before) {
+        Some(at) => Err(fail(format!("storage element {at}, outside the output, was written (N9)"))),
+        None => Ok(()),
+    }
 }
 
 /// The first element that differs in any bit.

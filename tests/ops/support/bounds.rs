@@ -1,0 +1,50 @@
+//! Every op's error bound, in one table: what its docs say, and the function that the tests hold it to. No test has an epsilon of its own.
+//! Bounds are absolute, of the computation in f32; storing adds a unit in the last place of a 16-bit type (`Expected::stored`).
+
+use super::reference::U;
+
+/// An op's page, and the formula as it stands there.
+const DOCS: &[(&str, &str)] = &[
+    ("binary", "an error of at most `2^-23 · |out|`"),
+    ("binary", "an error of at most `2.5 · 2^-23 · |out|` for 2^-126 ≤ |rhs| ≤ 2^126"),
+    ("binary", "a relative error of at most `2^-23 · (8 + 6 · |rhs| · (1 + |log2 |lhs||))`"),
+    ("matmul", "at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond"),
+    ("softmax", "at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)`"),
+    ("softmax", "what rounding `l` costs: `2^-22 · (|l| + |max l|)`"),
+    ("softmax", "at most `2^-23 · (4t + max(3 + 2t) + n + 8)`"),
+];
+
+/// `lhs + rhs`, `lhs - rhs`, `lhs * rhs`.
+pub fn rounding(out: f64) -> f64 {
+    U * out.abs()
+}
+
+/// `lhs / rhs`.
+pub fn division(out: f64) -> f64 {
+    2.5 * U * out.abs()
+}
+
+/// `lhs` to the power `rhs`.
+pub fn power(out: f64, lhs: f64, rhs: f64) -> f64 {
+    let logarithm = if lhs == 0.0 { 0.0 } else { lhs.abs().log2().abs() };
+    U * (8.0 + 6.0 * rhs.abs() * (1.0 + logarithm)) * out.abs()
+}
+
+/// Sums of `k` products (or of `k` numbers), whose magnitudes add up to `magnitude`.
+pub fn sums(k: usize, magnitude: f64) -> f64 {
+    super::reference::n2(k) * U * magnitude
+}
+
+/// The docs state the bounds that the tests hold.
+pub fn docs_say_so() -> Result<(), String> {
+    for (op, formula) in DOCS {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops").join(op).join("mod.rs");
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        // Comment lines as one text, so that a formula may be broken.
+        let docs: Vec<&str> = text.lines().filter_map(|line| line.trim_start().strip_prefix("///")).map(str::trim).collect();
+        if !docs.join(" ").contains(formula) {
+            return Err(format!("the docs of ops::{op} do not say {formula:?}"));
+        }
+    }
+    Ok(())
+}
