@@ -47,9 +47,9 @@ fn expected(lhs: &Host, rhs: &Host, exact: bool) -> Expected {
     let (lhs, rhs) = (matrix(lhs, m, k), matrix(rhs, k, n));
     let (mut values, mut bounds) = (Vec::new(), Vec::new());
     for b in 0..batch.iter().product() {
-        let (sums, magnitudes) = reference::matmul(&lhs[b * m * k..][..m * k], &rhs[b * k * n..][..k * n], [m, n, k]);
+        let (products, magnitudes) = reference::matmul(&lhs[b * m * k..][..m * k], &rhs[b * k * n..][..k * n], [m, n, k]);
         bounds.extend(magnitudes.iter().map(|&magnitude| sums(k, magnitude)));
-        values.extend(sums);
+        values.extend(products);
     }
     let mut dims = batch;
     if left.len() > 1 {
