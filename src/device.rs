@@ -25,6 +25,7 @@ pub const DEVICE_VAR: &str = "GRISTMILL_DEVICE";
 #[derive(Clone)]
 pub struct Device {
     kind: Kind,
+    batch_invariant: bool,
     #[cfg(feature = "gpu")]
     pin: Option<Pin>,
 }
@@ -41,6 +42,7 @@ impl Device {
     pub fn cpu() -> Self {
         Device {
             kind: Kind::Cpu,
+            batch_invariant: false,
             #[cfg(feature = "gpu")]
             pin: None,
         }
@@ -69,6 +71,30 @@ impl Device {
             #[cfg(feature = "gpu")]
             _ => false,
         }
+    }
+
+    /// A handle of the same device on which a row's result does not depend on the batch that it is in: bit for bit the same alone and among
+    /// any others, so that what a server answers does not depend on who else asks. One kernel and one order of summation for every number of
+    /// rows (`m` of a matmul, queries and batches of an attention), so small batches run slower. The *first input's* handle decides for an
+    /// op; [`Tensor::to_device`](crate::Tensor::to_device) moves a tensor to it without a copy. The other ops are so in any case.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor, ops};
+    ///
+    /// let device = Device::cpu().batch_invariant();
+    /// let x = Tensor::rand_normal(&device, &[7, 100], 0.0, 1.0, 1)?;
+    /// let w = Tensor::rand_normal(&device, &[100, 50], 0.0, 1.0, 2)?;
+    /// let (all, one) = (ops::matmul(&x, &w)?, ops::matmul(&x.narrow(0, 3..4)?, &w)?);
+    /// assert_eq!(all.narrow(0, 3..4)?.to_vec::<f32>()?, one.to_vec::<f32>()?);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    pub fn batch_invariant(&self) -> Self {
+        Device { batch_invariant: true, ..self.clone() }
+    }
+
+    /// Whether this handle asks for [`batch_invariant`](Self::batch_invariant).
+    pub fn is_batch_invariant(&self) -> bool {
+        self.batch_invariant
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -146,7 +172,7 @@ impl Device {
     /// [`Error::NoGpu`] if no adapter fits or the one that fits refuses.
     pub async fn gpu_async(options: &GpuOptions) -> Result<Self> {
         let gpu = Gpu::open(options).await?;
-        Ok(Device { kind: Kind::Gpu(gpu), pin: None })
+        Ok(Device { kind: Kind::Gpu(gpu), batch_invariant: false, pin: None })
     }
 
     /// The async twin of `adapters`: every GPU adapter with compute shaders, best first, software ones included.
@@ -168,7 +194,7 @@ impl Device {
     ///
     /// The kernels are listed by [`ops::kernels`](crate::ops::kernels).
     pub fn pinned(&self, kernel: impl Into<Pin>) -> Self {
-        Device { kind: self.kind.clone(), pin: Some(kernel.into()) }
+        Device { pin: Some(kernel.into()), ..self.clone() }
     }
 
     pub(crate) fn pin(&self) -> Option<Pin> {

@@ -40,6 +40,14 @@ impl Layout {
         Some(layout)
     }
 
+    /// Two axes of any strides from an offset.
+    pub(crate) fn matrix(offset: usize, dims: [usize; 2], strides: [usize; 2]) -> Self {
+        let mut layout = Layout { rank: 2, dims: [1; MAX_RANK], strides: [0; MAX_RANK], offset };
+        layout.dims[..2].copy_from_slice(&dims);
+        layout.strides[..2].copy_from_slice(&strides);
+        layout
+    }
+
     /// The size of each axis.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..self.rank]

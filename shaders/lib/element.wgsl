@@ -16,9 +16,10 @@ fn second(dtype: u32) -> u32 {
     return select(0u, 1u, lanes(dtype) == 1u);
 }
 
+// An element in the low end of 32 bits.
 fn widen(dtype: u32, bits: u32) -> u32 {
     switch dtype {
-        case F16: { return f16_to_f32(bits & 0xffffu); }
+        case F16: { return bitcast<u32>(unpack2x16float(bits & 0xffffu).x); }
         case BF16: { return bits << 16u; }
         case U8: { return bits & 0xffu; }
         case BOOL: { return select(0u, 1u, (bits & 0xffu) != 0u); }
@@ -26,12 +27,13 @@ fn widen(dtype: u32, bits: u32) -> u32 {
     }
 }
 
-fn narrow(dtype: u32, bits: u32) -> u32 {
+// Four elements, each in the low end of its 32 bits: the opposite of widen.
+fn narrow(dtype: u32, bits: vec4<u32>) -> vec4<u32> {
     switch dtype {
-        case F16: { return f32_to_f16(bits); }
-        case BF16: { return f32_to_bf16(bits); }
-        case U8: { return bits & 0xffu; }
-        case BOOL: { return select(0u, 1u, bits != 0u); }
+        case F16: { return f32s_to_f16(bits); }
+        case BF16: { return f32s_to_bf16(bits); }
+        case U8: { return bits & vec4<u32>(0xffu); }
+        case BOOL: { return select(vec4<u32>(0u), vec4<u32>(1u), bits != vec4<u32>(0u)); }
         default: { return bits; }
     }
 }
@@ -50,7 +52,7 @@ fn element_of(dtype: u32, word: vec4<u32>, slot: u32) -> u32 {
 fn insert(dtype: u32, word: u32, slot: u32, bits: u32) -> u32 {
     let width = 32u / lanes(dtype);
     let mask = (0xffffffffu >> (32u - width)) << (slot * width);
-    return (word & ~mask) | (narrow(dtype, bits) << (slot * width));
+    return (word & ~mask) | (narrow(dtype, vec4<u32>(bits)).x << (slot * width));
 }
 
 // The eight in a Word of 16-bit elements, or in two of 32.
@@ -75,15 +77,7 @@ fn pack(dtype: u32, eight: Eight) -> vec4<u32> {
     if lanes(dtype) == 1u {
         return eight.low;
     }
-    return vec4<u32>(
-        pair(dtype, eight.low.x, eight.low.y),
-        pair(dtype, eight.low.z, eight.low.w),
-        pair(dtype, eight.high.x, eight.high.y),
-        pair(dtype, eight.high.z, eight.high.w),
-    );
-}
-
-// Two 16-bit elements in 32 bits.
-fn pair(dtype: u32, low: u32, high: u32) -> u32 {
-    return narrow(dtype, low) | (narrow(dtype, high) << 16u);
+    let low = narrow(dtype, eight.low);
+    let high = narrow(dtype, eight.high);
+    return vec4<u32>(low.xz | (low.yw << vec2<u32>(16u)), high.xz | (high.yw << vec2<u32>(16u)));
 }

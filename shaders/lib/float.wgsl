@@ -18,15 +18,6 @@ fn lanes(dtype: u32) -> u32 {
     }
 }
 
-// Shifts right by 1 to 31 and rounds to nearest even; or to odd, so that a later rounding is the only one.
-fn shift_round(value: u32, shift: u32, odd: bool) -> u32 {
-    let kept = value >> shift;
-    let rest = value & ((1u << shift) - 1u);
-    let half = 1u << (shift - 1u);
-    let up = rest > half || (rest == half && (kept & 1u) == 1u);
-    return select(kept + select(0u, 1u, up), kept | select(0u, 1u, rest != 0u), odd);
-}
-
 fn f16_to_f32(half: u32) -> u32 {
     let sign = (half & 0x8000u) << 16u;
     let exponent = (half >> 10u) & 31u;
@@ -46,29 +37,35 @@ fn f16_to_f32(half: u32) -> u32 {
 }
 
 fn f32_to_f16(bits: u32) -> u32 {
-    let sign = (bits >> 16u) & 0x8000u;
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u {
-        return sign | 0x7e00u | ((magnitude >> 13u) & 0x3ffu);
-    }
-    // From 65,520 up the nearest is infinity.
-    if magnitude >= 0x477ff000u {
-        return sign | 0x7c00u;
-    }
-    if magnitude >= 0x38800000u {
-        return sign | shift_round(magnitude - 0x38000000u, 13u, false);
-    }
-    // 2^-25 is halfway to the smallest subnormal, and even is 0.
-    if magnitude <= 0x33000000u {
-        return sign;
-    }
-    let mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-    return sign | shift_round(mantissa, 126u - (magnitude >> 23u), false);
+    return f32s_to_f16(vec4<u32>(bits)).x;
 }
 
 fn f32_to_bf16(bits: u32) -> u32 {
-    if (bits & 0x7fffffffu) > 0x7f800000u {
-        return (bits >> 16u) | 0x40u;
-    }
-    return shift_round(bits, 16u, false);
+    return f32s_to_bf16(vec4<u32>(bits)).x;
+}
+
+// Four at a time and without branches, which lanes would not take together.
+fn f32s_to_f16(bits: vec4<u32>) -> vec4<u32> {
+    let sign = (bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u);
+    let magnitude = bits & vec4<u32>(0x7fffffffu);
+    // A mantissa that rounds up carries into the exponent.
+    let even = (magnitude >> vec4<u32>(13u)) & vec4<u32>(1u);
+    let normal = ((magnitude + vec4<u32>(0xfffu) + even) >> vec4<u32>(13u)) - vec4<u32>(0x1c000u);
+    // Below 2^-14: the implicit bit is shifted in. Below 2^-25 nothing is left of it.
+    let mantissa = (magnitude & vec4<u32>(0x7fffffu)) | vec4<u32>(0x800000u);
+    let shift = min(vec4<u32>(126u) - min(magnitude >> vec4<u32>(23u), vec4<u32>(125u)), vec4<u32>(31u));
+    let half = vec4<u32>(1u) << (shift - vec4<u32>(1u));
+    let small = (mantissa + half - vec4<u32>(1u) + ((mantissa >> shift) & vec4<u32>(1u))) >> shift;
+    var result = select(normal, small, magnitude < vec4<u32>(0x38800000u));
+    // From 65,520 up the nearest is infinity.
+    result = select(result, vec4<u32>(0x7c00u), magnitude >= vec4<u32>(0x477ff000u));
+    let nan = vec4<u32>(0x7e00u) | ((magnitude >> vec4<u32>(13u)) & vec4<u32>(0x3ffu));
+    return sign | select(result, nan, magnitude > vec4<u32>(0x7f800000u));
+}
+
+fn f32s_to_bf16(bits: vec4<u32>) -> vec4<u32> {
+    let even = (bits >> vec4<u32>(16u)) & vec4<u32>(1u);
+    let rounded = (bits + vec4<u32>(0x7fffu) + even) >> vec4<u32>(16u);
+    let nan = (bits >> vec4<u32>(16u)) | vec4<u32>(0x40u);
+    return select(rounded, nan, (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
 }

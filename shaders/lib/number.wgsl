@@ -50,6 +50,15 @@ fn encode(dtype: u32, number: Number) -> u32 {
     }
 }
 
+// Shifts right by 1 to 31 and rounds to nearest even; or to odd, so that a later rounding is the only one.
+fn shift_round(value: u32, shift: u32, odd: bool) -> u32 {
+    let kept = value >> shift;
+    let rest = value & ((1u << shift) - 1u);
+    let half = 1u << (shift - 1u);
+    let up = rest > half || (rest == half && (kept & 1u) == 1u);
+    return select(kept + select(0u, 1u, up), kept | select(0u, 1u, rest != 0u), odd);
+}
+
 // The bits of the nearest f32 (or of the one rounded to odd).
 fn as_f32(number: Number, odd: bool) -> u32 {
     if !number.integer || number.bits == 0u {

@@ -54,6 +54,21 @@ impl<'a> Block<'a> {
         Block { data: out.as_mut_ptr(), rows, cols, stride: cols, life: std::marker::PhantomData }
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// One row of it.
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the row lies within the elements that the block borrows exclusively, and `self` stays borrowed with it.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.cols) }
+    }
+
     /// Disjoint blocks of at most `rows` x `cols` that cover it, row by row of blocks, each with the place of its first element.
     pub(crate) fn split(self, rows: usize, cols: usize) -> Vec<(usize, usize, Block<'a>)> {
         let mut blocks = Vec::new();

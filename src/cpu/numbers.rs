@@ -4,6 +4,7 @@ use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::gemm::Matrix;
 use super::indices_from;
 use crate::{DType, Layout};
 
@@ -20,11 +21,48 @@ pub(crate) trait Number: Copy + Default + Send + Sync {
 /// Elements `start..start + out.len()` of a layout, row-major.
 pub(crate) fn load<N: Number>(dtype: DType, storage: &[u8], layout: &Layout, start: usize, out: &mut [N]) {
     let count = out.len();
+    if count == 0 {
+        return;
+    }
     if layout.is_contiguous() {
         N::load_run(dtype, storage, layout.offset() + start, out);
         return;
     }
-    N::load_at(dtype, storage, indices_from(layout, start, count), out);
+    let (dims, strides) = (layout.dims(), layout.strides());
+    // Not contiguous, so it has an axis.
+    let row = dims[layout.rank() - 1];
+    if strides[layout.rank() - 1] != 1 || row < 8 {
+        N::load_at(dtype, storage, indices_from(layout, start, count), out);
+        return;
+    }
+    // Runs along the last axis, the first one from its middle.
+    let mut done = 0;
+    while done < count {
+        let element = start + done;
+        let len = (row - element % row).min(count - done);
+        N::load_run(dtype, storage, layout.index_of(element), &mut out[done..done + len]);
+        done += len;
+    }
+}
+
+/// A matrix of any float type as f32: where it lies if it is, else widened into `buffer`, along whichever of its axes is dense.
+pub(crate) fn widen<'a>(
+    dtype: DType,
+    storage: &'a [u8],
+    matrix: Matrix,
+    [rows, cols]: [usize; 2],
+    buffer: &'a mut Vec<f32>,
+) -> (&'a [f32], Matrix) {
+    if dtype == DType::F32 {
+        return (bytemuck::cast_slice(storage), matrix);
+    }
+    buffer.resize(rows * cols, 0.0);
+    if matrix.row == 1 && matrix.col != 1 {
+        load(dtype, storage, &Layout::matrix(matrix.base, [cols, rows], [matrix.col, matrix.row]), 0, buffer);
+        return (buffer, Matrix { base: 0, row: 1, col: rows });
+    }
+    load(dtype, storage, &Layout::matrix(matrix.base, [rows, cols], [matrix.row, matrix.col]), 0, buffer);
+    (buffer, Matrix { base: 0, row: cols, col: 1 })
 }
 
 fn run<T: Pod>(storage: &[u8], first: usize, len: usize) -> &[T] {

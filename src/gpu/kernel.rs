@@ -46,7 +46,7 @@ pub enum Width {
     /// As `array<Word>` with a u32 for `Word`: any offsets, strides and lengths.
     Scalar,
     /// As `array<Word>` with 16 bytes for `Word`: where the host has proven that runs begin at multiples of 8 elements and hold whole
-    /// eights ([`eights`]).
+    /// eights ([`runs`]).
     Vector,
 }
 
@@ -66,10 +66,10 @@ impl Width {
     }
 }
 
-/// Whether every run along `axis` begins at a multiple of 8 elements and holds whole eights, or is one element repeated where `splat`
-/// says that the kernel takes those: what a kernel of [`Width::Vector`] asks of its operands.
-pub fn eights(layout: &Layout, axis: usize, splat: bool) -> bool {
-    let whole = |n: usize| n.is_multiple_of(8);
+/// Whether every run along `axis` begins at a multiple of `unit` elements and holds whole units, or is one element repeated where `splat`
+/// says that the kernel takes those. Units of 8 are what a kernel of [`Width::Vector`] asks of its operands.
+pub fn runs(layout: &Layout, axis: usize, unit: usize, splat: bool) -> bool {
+    let whole = |n: usize| n.is_multiple_of(unit);
     let (dims, strides) = (layout.dims(), layout.strides());
     let Some(&len) = dims.get(axis) else { return false };
     if splat && strides[axis] == 0 && whole(len) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use caps::{AdapterKind, Backend, Caps};
 pub use kernel::{
     Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding, check_kernel,
-    eights, fold, loop_end, word,
+    fold, loop_end, runs, word,
 };
 
 use crate::error::{Error, Result};

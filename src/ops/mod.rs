@@ -204,6 +204,14 @@ pub(crate) fn promote(op: &'static str, tensors: &[Named]) -> Result<DType> {
     })
 }
 
+/// [`promote`] for ops of floats alone.
+pub(crate) fn promote_floats(op: &'static str, tensors: &[Named]) -> Result<DType> {
+    promote(op, tensors).ok().filter(|dtype| dtype.is_float()).ok_or_else(|| {
+        let supported = "floats of one type, or f32 with f16 or bf16; `cast` the others";
+        Error::DType { op, operands: tensors.iter().map(|(name, t)| t.operand(name)).collect(), supported }
+    })
+}
+
 /// [`check_out`] where a float result may go into any float type.
 pub(crate) fn check_out_like(op: &'static str, out: &Tensor, dims: &[usize], dtype: DType, inputs: &[Named]) -> Result<()> {
     let rounds = dtype.is_float() && out.dtype().is_float();

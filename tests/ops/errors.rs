@@ -265,7 +265,13 @@ mod gpu {
         let caps = Caps::webgpu_defaults();
         let mut small = caps.clone();
         small.grid_dimension = 7;
-        let big = matmul::Problem { out: dense(&[100, 64, 64]), lhs: dense(&[100, 64, 8]), rhs: dense(&[100, 8, 64]) };
+        let big = matmul::Problem {
+            dtypes: [DType::F32; 3],
+            batch_invariant: false,
+            out: dense(&[100, 64, 64]),
+            lhs: dense(&[100, 64, 8]),
+            rhs: dense(&[100, 8, 64]),
+        };
         expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
         expect(only(matmul::gpu::plan(&small, None, &big))? == [7, 7, 3], "a grid folded twice")?;
         let rows = softmax::Problem { log: false, axis: 1, scale: 1.0, out: dense(&[50, 3]), x: dense(&[50, 3]), mask: None };

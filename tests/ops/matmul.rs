@@ -1,6 +1,7 @@
 //! Matmul: every tune at sizes round every tile, batches, vectors, strides; N1 to N4, N6, N8, N9.
 
-use gristmill::{Device, ops};
+use DType::{BF16, F16, F32};
+use gristmill::{DType, Device, Tensor, ops};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 
@@ -14,11 +15,18 @@ const OP: &str = "matmul";
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials(OP, "tiles", tiles);
+    all.extend(trials(OP, "types", types));
+    all.extend(trials(OP, "transposes", transposes));
     all.extend(trials(OP, "batches", batches));
+    all.extend(trials(OP, "batch_invariant", batch_invariant));
     all.extend(trials(OP, "large_grid", large_grid));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
-        same_on_any_threads(|device| vec![case(&mut Random::new(9), device, &[3, 130, 70], &[70, 600], false)])
+        same_on_any_threads(|device| {
+            let mut random = Random::new(9);
+            let wide = case(&mut random, device, &[3, 130, 70], &[70, 600], false);
+            vec![wide, typed(&mut random, [F16, BF16, F32], &[130, 300], &[300, 20], false)]
+        })
     }));
     all
 }
@@ -27,14 +35,37 @@ pub fn all() -> Vec<Trial> {
 fn case(random: &mut Random, _device: &Device, left: &[usize], right: &[usize], exact: bool) -> Case {
     let mut make = |dims: &[usize]| if exact { random.integers(dims, 8) } else { random.floats(dims) };
     let (lhs, rhs) = (make(left), make(right));
-    let expected = expected(&lhs, &rhs, exact);
-    let name = format!("{left:?}x{right:?}{}", if exact { " exact" } else { "" });
-    let call = |t: &[gristmill::Tensor]| ops::matmul(&t[0], &t[1]);
+    of(F32, lhs, rhs, exact)
+}
+
+/// The same of other types, `_into` an output of any.
+fn typed(random: &mut Random, [out, lhs, rhs]: [DType; 3], left: &[usize], right: &[usize], exact: bool) -> Case {
+    // Sums stay below 256, which bf16 holds.
+    let mut make = |dims: &[usize], dtype| if exact { random.integers(dims, 3).to(dtype) } else { random.floats(dims).to(dtype) };
+    let (lhs, rhs) = (make(left, lhs), make(right, rhs));
+    of(out, lhs, rhs, exact)
+}
+
+fn of(out: DType, lhs: Host, rhs: Host, exact: bool) -> Case {
+    let expected = expected(out, &lhs, &rhs, exact);
+    let exactly = if exact { " exact" } else { "" };
+    let name = format!("{out} = {}{:?}x{}{:?}{exactly}", lhs.dtype, lhs.dims, rhs.dtype, rhs.dims);
+    let fresh = if lhs.dtype == rhs.dtype { lhs.dtype } else { F32 };
+    let dims = expected.dims.clone();
+    let call = move |t: &[Tensor]| {
+        if out == fresh {
+            return ops::matmul(&t[0], &t[1]);
+        }
+        // A type that only `_into` gives.
+        let mut result = Tensor::zeros(t[0].device(), out, &dims)?;
+        ops::matmul_into(&mut result, &t[0], &t[1])?;
+        Ok(result)
+    };
     Case::new(name, vec![lhs, rhs], expected, call, |out, t| ops::matmul_into(out, &t[0], &t[1]))
 }
 
 /// NumPy's `matmul` by the reference, one matrix at a time.
-fn expected(lhs: &Host, rhs: &Host, exact: bool) -> Expected {
+fn expected(out: DType, lhs: &Host, rhs: &Host, exact: bool) -> Expected {
     let (left, right) = (&lhs.dims, &rhs.dims);
     let k = left[left.len() - 1];
     let (m, n) = (if left.len() > 1 { left[left.len() - 2] } else { 1 }, if right.len() > 1 { right[right.len() - 1] } else { 1 });
@@ -59,9 +90,9 @@ fn expected(lhs: &Host, rhs: &Host, exact: bool) -> Expected {
         dims.push(n);
     }
     if k == 0 {
-        return Expected::equal(&dims, gristmill::DType::F32, values);
+        return Expected::equal(&dims, out, values);
     }
-    if exact { Expected::exact(&dims, values) } else { Expected::within(&dims, values, bounds) }
+    if exact { Expected { dtype: out, ..Expected::exact(&dims, values) } } else { Expected::stored(&dims, out, values, bounds) }
 }
 
 /// For each tune and each size round its tiles: m, n and k go through their lists out of step, so every size of each meets most of the
@@ -71,7 +102,6 @@ fn tiles(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     for (name, handle) in pinned(device, "matmul", level) {
         let tile = match name.as_str() {
             "matmul.tile64" => 64,
-            "matmul.tile32" => 32,
             _ => 16,
         };
         let sizes = [tile, 1, tile - 1, tile + 1, 37, 0, 2 * tile + 3];
@@ -85,6 +115,89 @@ fn tiles(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
                     let case = case(&mut random, &handle, &[m, k], &[k, n], exact && m * n * k > 0);
                     check(OP, &subject.name, &handle, &case, level > Level::Smoke).map_err(|e| format!("{name} {e}"))?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every combination of types, through every tune, in sizes for both widths, for pairs, and for neither; the last ones past a tile.
+fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(6);
+    let pairs = [(F32, F32), (F16, F16), (BF16, BF16), (F32, F16), (F32, BF16), (F16, F32), (BF16, F32)];
+    let shapes = [(24, 16, 40), (8, 8, 8), (5, 9, 7), (5, 6, 7), (7, 8, 9), (1, 16, 8), (16, 1, 8), (72, 72, 24)];
+    for (name, handle) in pinned(device, OP, level) {
+        for (i, (lhs, rhs)) in pairs.into_iter().enumerate() {
+            for out in [F32, F16, BF16] {
+                let chosen = if level == Level::Full { 0..8 } else { i % 2..8 };
+                for (m, n, k) in chosen.step_by(if level == Level::Full { 1 } else { 2 }).map(|at| shapes[at]) {
+                    for exact in [k <= 24, false] {
+                        let case = typed(&mut random, [out, lhs, rhs], &[m, k], &[k, n], exact);
+                        check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Operands transposed in memory, each alone and both, in eights and beside them: 16-byte loads run along either axis.
+fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(7);
+    for (tune, handle) in pinned(device, OP, level) {
+        for ((m, n, k), dtype) in
+            [(72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)].into_iter().zip([F32, F16, BF16].into_iter().cycle())
+        {
+            for (lhs_turned, rhs_turned) in [(true, false), (false, true), (true, true)] {
+                let plain = typed(&mut random, [dtype; 3], &[m, k], &[k, n], false);
+                let turned = |host: &Host, turned: bool| {
+                    if !turned {
+                        return host.clone();
+                    }
+                    let (rows, cols, values) = (host.dims[0], host.dims[1], host.f64s());
+                    let values: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows] as f32).collect();
+                    Host::new(&[cols, rows], &values).to(dtype)
+                };
+                let inputs = vec![turned(&plain.inputs[0], lhs_turned), turned(&plain.inputs[1], rhs_turned)];
+                let view = |t: &Tensor, turned: bool| if turned { t.transpose(0, 1) } else { Ok(t.clone()) };
+                let case = Case::new(
+                    format!("{} turned {lhs_turned} {rhs_turned}", plain.name),
+                    inputs,
+                    (plain.expected)(device)?,
+                    move |t: &[Tensor]| ops::matmul(&view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?),
+                    move |out: &mut Tensor, t: &[Tensor]| ops::matmul_into(out, &view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?),
+                );
+                check(OP, &subject.name, &handle, &case, level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// N5: a row alone, and inside batches of 1 to 257, gives the same bits.
+fn batch_invariant(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(8);
+    let sizes = [1, 2, 7, 8, 16, 17, 32, 33, 64, 65, 100, 128, 129, 200, 256, 257];
+    let handle = device.batch_invariant();
+    for (k, n, dtypes) in [(72, 40, (F32, F32)), (130, 33, (F32, F32)), (600, 24, (BF16, BF16)), (40, 136, (F32, F16))] {
+        let (lhs, rhs) = (random.floats(&[257, k]).to(dtypes.0), random.floats(&[k, n]).to(dtypes.1));
+        let run = |m: usize, first: usize| -> gristmill::Result<Vec<u32>> {
+            let lhs = lhs.upload(&handle)?.narrow(0, first..first + m)?;
+            // Of its own, and as the window that it is.
+            let out = ops::matmul(&if m == 1 { ops::copy(&lhs)? } else { lhs }, &rhs.upload(&handle)?)?;
+            Ok(ops::cast(&out, F32)?.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+        };
+        let whole = run(257, 0).map_err(|e| e.to_string())?;
+        for &m in sizes.iter().take(if level == Level::Smoke { 3 } else { 16 }) {
+            let first = random.below(258 - m);
+            let part = run(m, first).map_err(|e| e.to_string())?;
+            if part != whole[first * n..(first + m) * n] {
+                return Err(format!(
+                    "rows {first}..{} of k {k} n {n} differ on {} from what they are among 257 (N5)",
+                    first + m,
+                    subject.name
+                ));
             }
         }
     }

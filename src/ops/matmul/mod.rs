@@ -14,6 +14,10 @@ const OP: &str = "matmul";
 /// A checked matmul. Each layout has the batch axes (broadcast, the same in all three) and two more.
 #[derive(Debug, Clone)]
 pub struct Problem {
+    /// The element types of `out`, `lhs` and `rhs`.
+    pub dtypes: [DType; 3],
+    /// Whether a row's result must not depend on how many there are ([`Device::batch_invariant`](crate::Device::batch_invariant)).
+    pub batch_invariant: bool,
     /// [batch…, m, n]
     pub out: Layout,
     /// [batch…, m, k]
@@ -55,7 +59,11 @@ impl Problem {
     }
 }
 
-/// `out[…, i, j] = Σ_l lhs[…, i, l] · rhs[…, l, j]`, in f32.
+/// `out[…, i, j] = Σ_l lhs[…, i, l] · rhs[…, l, j]`, products and sums in f32.
+///
+/// Types: f32, f16 and bf16. The result has the operands' type, or f32 where one is f32 and the other has 16 bits (f32 activations times 16-bit
+/// weights); [`matmul_into`] writes any of the three, so 16-bit operands give f32 sums where they are wanted. f32 operands are never rounded to
+/// 16 bits on the way.
 ///
 /// Shapes, as in NumPy's `matmul`: `[…, m, k] · […, k, n] → […, m, n]`, the axes before the last two broadcast against each other. A
 /// vector `[k]` stands for one row on the left or one column on the right, and its axis is left out of the result. m, n, k may be 0; with
@@ -63,7 +71,7 @@ impl Problem {
 ///
 /// Numerics: each element differs from the exact result by at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond (the
 /// ratio of the BLAS testers, 16 there), and is exact where all partial sums are. The same device, driver and shapes give the same bits; on
-/// the CPU whatever the number of threads. On the CPU this runs on the `gemm` crate.
+/// the CPU whatever the number of threads. A result of 16 bits is rounded once, to nearest even; what overflows becomes ±inf. On the CPU this runs on the `gemm` crate.
 ///
 /// Source of the blocking on the GPU: Volkov and Demmel, "Benchmarking GPUs to tune dense linear algebra" (SC 2008).
 ///
@@ -81,34 +89,34 @@ impl Problem {
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the inner sizes differ, the batch axes do not broadcast, or an operand is a scalar;
-/// [`Error::DType`](crate::Error::DType) unless both are f32; [`Error::Device`](crate::Error::Device);
+/// [`Error::DType`](crate::Error::DType) unless both are floats, not f16 with bf16; [`Error::Device`](crate::Error::Device);
 /// [`Error::TooLarge`](crate::Error::TooLarge).
 pub fn matmul(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
-    let dims = check(lhs, rhs)?;
-    let mut out = ops::fresh(OP, lhs.device(), DType::F32, &dims)?;
+    let (dims, dtype) = check(lhs, rhs)?;
+    let mut out = ops::fresh(OP, lhs.device(), dtype, &dims)?;
     matmul_into(&mut out, lhs, rhs)?;
     Ok(out)
 }
 
-/// [`matmul`] into a tensor or view of the result's shape.
+/// [`matmul`] into a tensor or view of the result's shape and any float type.
 ///
 /// # Errors
 /// As `matmul`, and [`Error::Overlap`](crate::Error::Overlap).
 pub fn matmul_into(out: &mut Tensor, lhs: &Tensor, rhs: &Tensor) -> Result<()> {
-    let dims = check(lhs, rhs)?;
-    ops::check_out(OP, out, &dims, DType::F32, &[("lhs", lhs), ("rhs", rhs)])?;
-    let problem = problem(out.layout(), lhs, rhs)?;
+    let (dims, dtype) = check(lhs, rhs)?;
+    ops::check_out_like(OP, out, &dims, dtype, &[("lhs", lhs), ("rhs", rhs)])?;
+    let problem = problem(out, lhs, rhs)?;
     if out.is_empty() {
         return Ok(());
     }
     ops::run(&problem, out, &[lhs, rhs])
 }
 
-/// The shape of the result of a valid pair.
-fn check(lhs: &Tensor, rhs: &Tensor) -> Result<Vec<usize>> {
+/// The shape and the type of the result of a valid pair.
+fn check(lhs: &Tensor, rhs: &Tensor) -> Result<(Vec<usize>, DType)> {
     let both = [("lhs", lhs), ("rhs", rhs)];
     ops::check_devices(OP, &both)?;
-    ops::check_dtype(OP, &both, DType::F32, "f32")?;
+    let dtype = ops::promote_floats(OP, &both)?;
     let (left, right) = (lhs.shape(), rhs.shape());
     if left.is_empty() || right.is_empty() {
         return Err(ops::misfit(OP, &both, "a scalar is no matrix", "scale with `mul`"));
@@ -131,17 +139,17 @@ fn check(lhs: &Tensor, rhs: &Tensor) -> Result<Vec<usize>> {
         dims.push(right[right.len() - 1]);
     }
     dense(OP, &dims)?;
-    Ok(dims)
+    Ok((dims, dtype))
 }
 
 /// The facts of a checked call: vectors become matrices, batch axes are broadcast.
-fn problem(out: &Layout, lhs: &Tensor, rhs: &Tensor) -> Result<Problem> {
+fn problem(result: &Tensor, lhs: &Tensor, rhs: &Tensor) -> Result<Problem> {
     let too_many = || {
         let help = "merge some batch axes with `reshape`";
         ops::misfit(OP, &[("lhs", lhs), ("rhs", rhs)], "too many axes", help)
     };
     let (vector_left, vector_right) = (lhs.rank() == 1, rhs.rank() == 1);
-    let mut out = Some(*out);
+    let mut out = Some(*result.layout());
     // The result of a vector lacks its axis: the column's is the last, the row's the one before.
     if vector_right {
         out = out.and_then(|o| o.unsqueeze(o.rank()));
@@ -158,7 +166,13 @@ fn problem(out: &Layout, lhs: &Tensor, rhs: &Tensor) -> Result<Problem> {
     let batch = &out.dims()[..out.rank() - 2];
     let lhs_layout = left.broadcast_to(&[batch, &[m, k]].concat()).ok_or_else(too_many)?;
     let rhs_layout = right.broadcast_to(&[batch, &[k, n]].concat()).ok_or_else(too_many)?;
-    Ok(Problem { out, lhs: lhs_layout, rhs: rhs_layout })
+    Ok(Problem {
+        dtypes: [result.dtype(), lhs.dtype(), rhs.dtype()],
+        batch_invariant: lhs.device().is_batch_invariant(),
+        out,
+        lhs: lhs_layout,
+        rhs: rhs_layout,
+    })
 }
 
 impl Op for Problem {
@@ -167,7 +181,7 @@ impl Op for Problem {
     }
 
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]) {
-        cpu::matmul(self, bytemuck::cast_slice_mut(out), bytemuck::cast_slice(inputs[0]), bytemuck::cast_slice(inputs[1]));
+        cpu::matmul(self, out, inputs[0], inputs[1]);
     }
 
     #[cfg(feature = "gpu")]

@@ -1,6 +1,6 @@
 //! The devices under test, and what the environment asks of them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gristmill::Device;
 
@@ -31,13 +31,17 @@ pub struct Subject {
     pub device: Result<Device, String>,
     /// OpenGL drivers compile for seconds: never more than the smoke subset there.
     pub level: Level,
-    /// Held by the trial that runs on it.
-    pub turn: std::sync::Mutex<()>,
+    /// The backend's: held by the trial that runs on it, so that what one adapter has compiled is in the driver's cache for the next.
+    pub turn: Arc<Mutex<()>>,
 }
 
 impl Subject {
     fn new(name: String, device: Result<Device, String>, level: Level) -> Self {
-        Subject { name, device, level, turn: std::sync::Mutex::new(()) }
+        Subject { name, device, level, turn: Arc::default() }
+    }
+
+    fn backend(&self) -> &str {
+        self.name.split(':').next().unwrap_or_default()
     }
 }
 
@@ -46,7 +50,14 @@ pub fn subjects() -> &'static [Subject] {
     static SUBJECTS: OnceLock<Vec<Subject>> = OnceLock::new();
     SUBJECTS.get_or_init(|| {
         let cpu = Subject::new("cpu".into(), Ok(Device::cpu()), level());
-        std::iter::once(cpu).chain(gpus()).collect()
+        let mut all: Vec<Subject> = Vec::new();
+        for mut subject in std::iter::once(cpu).chain(gpus()) {
+            if let Some(other) = all.iter().find(|other| other.backend() == subject.backend()) {
+                subject.turn = other.turn.clone();
+            }
+            all.push(subject);
+        }
+        all
     })
 }
 

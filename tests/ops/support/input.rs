@@ -49,7 +49,7 @@ impl Host {
         Ok(Host { dtype: tensor.dtype(), dims: tensor.shape().to_vec(), bytes })
     }
 
-    fn upload(&self, device: &Device) -> gristmill::Result<Tensor> {
+    pub fn upload(&self, device: &Device) -> gristmill::Result<Tensor> {
         match self.dtype {
             DType::F32 => Tensor::from_slice(device, &f32::from_bytes(&self.bytes), &self.dims),
             DType::F16 => Tensor::from_slice(device, &f16::from_bytes(&self.bytes), &self.dims),
@@ -119,18 +119,21 @@ impl Host {
                 let storage = Host { dtype: self.dtype, dims: vec![before + count + after], bytes };
                 (storage, Box::new(move |t| t.narrow(0, before..before + count)?.reshape(&dims)))
             }
-            Form::Gaps => {
-                // One element more before and two after, along every axis.
-                let padded: Vec<usize> = dims.iter().map(|d| d + 3).collect();
+            Form::Gaps | Form::Eights => {
+                // One element more before and two after, along every axis; or eight and eight along the last.
+                let last = dims.len().saturating_sub(1);
+                let wide = |axis: usize| form == Form::Eights && axis == last;
+                let lead: Vec<usize> = (0..dims.len()).map(|axis| if wide(axis) { 8 } else { 1 }).collect();
+                let padded: Vec<usize> = (0..dims.len()).map(|axis| dims[axis] + if wide(axis) { 16 } else { 3 }).collect();
                 let mut bytes = vec![filler; padded.iter().product::<usize>() * size];
                 for (i, element) in self.bytes.chunks_exact(size).enumerate() {
-                    let at = storage_index(i, &dims, &padded, 1) * size;
+                    let at = storage_index(i, &dims, &padded, &lead) * size;
                     bytes[at..at + size].copy_from_slice(element);
                 }
                 let storage = Host { dtype: self.dtype, dims: padded, bytes };
                 let narrow = move |t: &Tensor| {
-                    let mut axes = dims.iter().enumerate();
-                    axes.try_fold(t.clone(), |t, (axis, &dim)| t.narrow(axis as isize, 1..1 + dim))
+                    let mut axes = dims.iter().zip(&lead).enumerate();
+                    axes.try_fold(t.clone(), |t, (axis, (&dim, &lead))| t.narrow(axis as isize, lead..lead + dim))
                 };
                 (storage, Box::new(narrow))
             }
@@ -192,11 +195,11 @@ pub fn unit_in_the_last_place(dtype: DType, value: f64) -> f64 {
 
 type View = Box<dyn Fn(&Tensor) -> gristmill::Result<Tensor>>;
 
-/// Row-major element `i` of `dims`, shifted by `lead` along every axis, in a storage of `padded`.
-fn storage_index(mut element: usize, dims: &[usize], padded: &[usize], lead: usize) -> usize {
+/// Row-major element `i` of `dims`, shifted by `lead` along each axis, in a storage of `padded`.
+fn storage_index(mut element: usize, dims: &[usize], padded: &[usize], lead: &[usize]) -> usize {
     let (mut at, mut stride) = (0, 1);
     for axis in (0..dims.len()).rev() {
-        at += (element % dims[axis] + lead) * stride;
+        at += (element % dims[axis] + lead[axis]) * stride;
         element /= dims[axis];
         stride *= padded[axis];
     }
@@ -217,10 +220,12 @@ pub enum Form {
     Gaps,
     /// The axes in the opposite order.
     Reversed,
+    /// A window whose gaps keep eights of elements whole, so that kernels reach it by 16 bytes wherever its own sizes allow.
+    Eights,
 }
 
 impl Form {
-    pub const ALL: [Form; 4] = [Form::Dense, Form::Guarded, Form::Gaps, Form::Reversed];
+    pub const ALL: [Form; 5] = [Form::Dense, Form::Guarded, Form::Gaps, Form::Reversed, Form::Eights];
 }
 
 /// A small counter-based generator for test data, splitmix64 (Steele, Lea and Flood 2014): nothing here needs more.

@@ -140,7 +140,7 @@ pub fn report(floors: &[(&str, usize, usize)]) -> Result<(), String> {
 /// sentinels, which must stay (N9) while the bits repeat (N4).
 pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: bool) -> Result<(), String> {
     let expected = (case.expected)(device)?;
-    let forms: &[Form] = if all_forms { &Form::ALL } else { &[Form::Dense, Form::Gaps] };
+    let forms: &[Form] = if all_forms { &Form::ALL } else { &[Form::Dense, Form::Eights] };
     for (turn, &form) in forms.iter().enumerate() {
         let fail = |text: String| format!("{op} {} on {label}, inputs {form:?}: {text}", case.name);
         let inputs = case.inputs.iter().map(|host| host.place(device, form)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
@@ -153,7 +153,7 @@ pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: boo
         count(op, expected.dtype, label, seen.compared);
 
         // N9: the same into a place between sentinels, none of which may change. Another form each turn.
-        let place = Form::ALL[(turn + 1) % 4];
+        let place = Form::ALL[(turn + 1) % Form::ALL.len()];
         let fail = |text: String| format!("{op} {} on {label}, inputs {form:?}, out {place:?}: {text}", case.name);
         let (storage, mut view) = Host::stage(device, expected.dtype, &expected.dims, place).map_err(fail)?;
         let mut before = Host::of(&storage).map_err(fail)?;
