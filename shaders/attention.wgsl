@@ -1,8 +1,14 @@
 // out = softmax(scale * q * k^T + bias, masked) * v for each batch and head; FlashAttention-2 (Dao 2023), so no score leaves the group.
 // One workgroup makes 32 queries of one head, going over the keys 32 at a time. Its 64 lanes are an 8 x 8 grid: a lane holds 4 x 4
 // scores, and 4 rows x V_MAX / 8 columns of the output. Sums stay a lane's own until the end.
+// Vector: q, k, v and out by eights of columns. Scalar: `out` of 16 bits is made of whole pairs.
 // Traffic: k and v are read seq_q / 32 times, q once a block of keys, out written once. Rows without a visible key give zeros.
 
+const OUT_DTYPE: u32 = 0u;
+const Q_DTYPE: u32 = 0u;
+const K_DTYPE: u32 = 0u;
+const V_DTYPE: u32 = 0u;
+const BIAS_DTYPE: u32 = 0u;
 // Columns of v that the output registers hold: at least v_dim.
 const V_MAX: u32 = 64u;
 
@@ -12,6 +18,7 @@ const THREADS: u32 = SIDE * SIDE;
 const STEP_D: u32 = 16u; // of head_dim, staged at a time
 const V_VECS: u32 = V_MAX / BLOCK; // vec4s of an output row that a lane holds
 const V_ROW: u32 = V_MAX / 4u; // vec4s of an output row
+const V_EIGHTS: u32 = V_MAX / 8u;
 const V_KEYS: u32 = 1024u / V_MAX; // keys of v staged at a time
 
 struct Params {
@@ -43,12 +50,12 @@ struct Params {
     pad1: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> out: array<f32>;
-@group(0) @binding(1) var<storage, read> q: array<f32>;
-@group(0) @binding(2) var<storage, read> k: array<f32>;
-@group(0) @binding(3) var<storage, read> v: array<f32>;
+@group(0) @binding(0) var<storage, read_write> out: array<Word>;
+@group(0) @binding(1) var<storage, read> q: array<Word>;
+@group(0) @binding(2) var<storage, read> k: array<Word>;
+@group(0) @binding(3) var<storage, read> v: array<Word>;
 @group(0) @binding(4) var<storage, read> mask: array<u32>; // a byte a key
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read> bias: array<Word>;
 @group(0) @binding(6) var<uniform> params: Params;
 
 var<workgroup> q_tile: array<vec4<f32>, STEP_D * SIDE>; // [column][4 rows]
@@ -57,25 +64,56 @@ var<workgroup> p_tile: array<vec4<u32>, BLOCK * SIDE>; // [key][4 rows]: bits of
 var<workgroup> v_tile: array<vec4<f32>, V_KEYS * V_ROW>; // [key][4 columns]
 var<workgroup> partial: array<f32, BLOCK * SIDE>; // [row][lane column]
 
+// Outside the matrices there are zeros; eights lie inside or outside as a whole.
 fn q_at(base: u32, row: u32, column: u32) -> f32 {
     if row >= params.seq_q || column >= params.head_dim {
         return 0.0;
     }
-    return q[base + row * params.q_strides.z + column * params.q_strides.w];
+    let index = base + row * params.q_strides.z + column * params.q_strides.w;
+    let count = per_word(Q_DTYPE);
+    return bitcast<f32>(element_of(Q_DTYPE, from_word(q[index / count]), index % count));
+}
+
+fn q_eight(base: u32, row: u32, column: u32) -> Eight {
+    if row >= params.seq_q || column >= params.head_dim {
+        return Eight(vec4<u32>(0u), vec4<u32>(0u));
+    }
+    let at = (base + row * params.q_strides.z + column) / per_word(Q_DTYPE);
+    return unpack(Q_DTYPE, from_word(q[at]), from_word(q[at + second(Q_DTYPE)]));
 }
 
 fn k_at(base: u32, key: u32, column: u32) -> f32 {
     if key >= params.seq_k || column >= params.head_dim {
         return 0.0;
     }
-    return k[base + key * params.k_strides.z + column * params.k_strides.w];
+    let index = base + key * params.k_strides.z + column * params.k_strides.w;
+    let count = per_word(K_DTYPE);
+    return bitcast<f32>(element_of(K_DTYPE, from_word(k[index / count]), index % count));
+}
+
+fn k_eight(base: u32, key: u32, column: u32) -> Eight {
+    if key >= params.seq_k || column >= params.head_dim {
+        return Eight(vec4<u32>(0u), vec4<u32>(0u));
+    }
+    let at = (base + key * params.k_strides.z + column) / per_word(K_DTYPE);
+    return unpack(K_DTYPE, from_word(k[at]), from_word(k[at + second(K_DTYPE)]));
 }
 
 fn v_at(base: u32, key: u32, column: u32) -> f32 {
     if key >= params.seq_k || column >= params.v_dim {
         return 0.0;
     }
-    return v[base + key * params.v_strides.z + column * params.v_strides.w];
+    let index = base + key * params.v_strides.z + column * params.v_strides.w;
+    let count = per_word(V_DTYPE);
+    return bitcast<f32>(element_of(V_DTYPE, from_word(v[index / count]), index % count));
+}
+
+fn v_eight(base: u32, key: u32, column: u32) -> Eight {
+    if key >= params.seq_k || column >= params.v_dim {
+        return Eight(vec4<u32>(0u), vec4<u32>(0u));
+    }
+    let at = (base + key * params.v_strides.z + column) / per_word(V_DTYPE);
+    return unpack(V_DTYPE, from_word(v[at]), from_word(v[at + second(V_DTYPE)]));
 }
 
 // The first key that a query does not see.
@@ -97,7 +135,9 @@ fn bias_at(mask_base: u32, bias_base: u32, row: u32, key: u32) -> u32 {
     if params.has_bias == 0u {
         return 0u;
     }
-    return bitcast<u32>(bias[bias_base + row * params.bias_strides.z + key * params.bias_strides.w]);
+    let index = bias_base + row * params.bias_strides.z + key * params.bias_strides.w;
+    let count = per_word(BIAS_DTYPE);
+    return element_of(BIAS_DTYPE, from_word(bias[index / count]), index % count);
 }
 
 @compute @workgroup_size(THREADS)
@@ -145,24 +185,51 @@ fn main(
         // Scores: s[r][c] is query 4 * lane_row + r against key 4 * lane_col + c.
         var s: array<vec4<f32>, 4>;
         for (var d = 0u; d < params.head_dim; d += STEP_D) {
-            for (var e = lane; e < STEP_D * SIDE; e += THREADS) {
-                let column = d + e % STEP_D;
-                let four = e / STEP_D * 4u;
-                let row = first_row + four;
-                let key = first_key + four;
-                let slot = e % STEP_D * SIDE + e / STEP_D;
-                q_tile[slot] = vec4<f32>(
-                    q_at(q_base, row, column),
-                    q_at(q_base, row + 1u, column),
-                    q_at(q_base, row + 2u, column),
-                    q_at(q_base, row + 3u, column),
-                );
-                k_tile[slot] = vec4<f32>(
-                    k_at(k_base, key, column),
-                    k_at(k_base, key + 1u, column),
-                    k_at(k_base, key + 2u, column),
-                    k_at(k_base, key + 3u, column),
-                );
+            if VECTOR {
+                // Four rows of eight columns together, so that one invocation writes whole vec4s: of q first, then of k.
+                for (var e = lane; e < STEP_D / 8u * SIDE * 2u; e += THREADS) {
+                    let four = e % SIDE;
+                    let column = e / SIDE % (STEP_D / 8u) * 8u;
+                    let of_k = e / SIDE >= STEP_D / 8u;
+                    var rows: array<Eight, 4>;
+                    for (var r = 0u; r < 4u; r++) {
+                        if of_k {
+                            rows[r] = k_eight(k_base, first_key + four * 4u + r, d + column);
+                        } else {
+                            rows[r] = q_eight(q_base, first_row + four * 4u + r, d + column);
+                        }
+                    }
+                    for (var c = 0u; c < 8u; c++) {
+                        let low = vec4<u32>(rows[0].low[c % 4u], rows[1].low[c % 4u], rows[2].low[c % 4u], rows[3].low[c % 4u]);
+                        let high = vec4<u32>(rows[0].high[c % 4u], rows[1].high[c % 4u], rows[2].high[c % 4u], rows[3].high[c % 4u]);
+                        let values = bitcast<vec4<f32>>(select(low, high, c > 3u));
+                        if of_k {
+                            k_tile[(column + c) * SIDE + four] = values;
+                        } else {
+                            q_tile[(column + c) * SIDE + four] = values;
+                        }
+                    }
+                }
+            } else {
+                for (var e = lane; e < STEP_D * SIDE; e += THREADS) {
+                    let column = d + e % STEP_D;
+                    let four = e / STEP_D * 4u;
+                    let row = first_row + four;
+                    let key = first_key + four;
+                    let slot = e % STEP_D * SIDE + e / STEP_D;
+                    q_tile[slot] = vec4<f32>(
+                        q_at(q_base, row, column),
+                        q_at(q_base, row + 1u, column),
+                        q_at(q_base, row + 2u, column),
+                        q_at(q_base, row + 3u, column),
+                    );
+                    k_tile[slot] = vec4<f32>(
+                        k_at(k_base, key, column),
+                        k_at(k_base, key + 1u, column),
+                        k_at(k_base, key + 2u, column),
+                        k_at(k_base, key + 3u, column),
+                    );
+                }
             }
             workgroupBarrier();
             for (var i = 0u; i < STEP_D; i++) {
@@ -177,16 +244,15 @@ fn main(
         }
 
         // Scale and mask; the block's maximum of each row.
-        var visible: array<vec4<bool>, 4>;
+        var masked: array<vec4<bool>, 4>;
         for (var r = 0u; r < 4u; r++) {
-            var top = LOWEST;
+            var bits: vec4<u32>;
             for (var c = 0u; c < 4u; c++) {
-                let bits = p_tile[(lane_col * 4u + c) * SIDE + lane_row][r];
-                visible[r][c] = !is_masked(bits);
-                s[r][c] = logit(s[r][c], params.scale, bitcast<f32>(select(0u, bits, visible[r][c])));
-                top = select(top, max(top, s[r][c]), visible[r][c]);
+                bits[c] = p_tile[(lane_col * 4u + c) * SIDE + lane_row][r];
             }
-            partial[(lane_row * 4u + r) * SIDE + lane_col] = top;
+            masked[r] = is_masked(bits);
+            s[r] = logits(s[r], params.scale, bitcast<vec4<f32>>(select(bits, vec4<u32>(0u), masked[r])));
+            partial[(lane_row * 4u + r) * SIDE + lane_col] = highest(s[r], masked[r]);
         }
         workgroupBarrier();
         for (var r = 0u; r < 4u; r++) {
@@ -195,16 +261,13 @@ fn main(
                 top = max(top, partial[(lane_row * 4u + r) * SIDE + c]);
             }
             // What was summed so far was relative to the old maximum.
-            let shrink = exp_below(tops[r], top);
+            let shrink = exp_below(vec4<f32>(tops[r]), top).x;
             tops[r] = top;
-            sums[r] *= shrink;
             for (var j = 0u; j < V_VECS; j++) {
                 outs[r * V_VECS + j] *= shrink;
             }
-            for (var c = 0u; c < 4u; c++) {
-                s[r][c] = select(0.0, exp_below(s[r][c], top), visible[r][c]);
-            }
-            sums[r] += s[r].x + s[r].y + s[r].z + s[r].w;
+            s[r] = select(exp_below(s[r], top), vec4<f32>(0.0), masked[r]);
+            sums[r] = sums[r] * shrink + total(s[r]);
         }
         for (var c = 0u; c < 4u; c++) {
             p_tile[(lane_col * 4u + c) * SIDE + lane_row] = bitcast<vec4<u32>>(vec4<f32>(s[0][c], s[1][c], s[2][c], s[3][c]));
@@ -212,21 +275,29 @@ fn main(
 
         // The second product: outs += p * v, V_KEYS keys at a time.
         for (var first = 0u; first < BLOCK; first += V_KEYS) {
-            for (var e = lane; e < V_KEYS * V_ROW; e += THREADS) {
-                let key = first_key + first + e / V_ROW;
-                let column = e % V_ROW * 4u;
-                v_tile[e] = vec4<f32>(
-                    v_at(v_base, key, column),
-                    v_at(v_base, key, column + 1u),
-                    v_at(v_base, key, column + 2u),
-                    v_at(v_base, key, column + 3u),
-                );
+            if VECTOR {
+                for (var e = lane; e < V_KEYS * V_EIGHTS; e += THREADS) {
+                    let eight = v_eight(v_base, first_key + first + e / V_EIGHTS, e % V_EIGHTS * 8u);
+                    v_tile[2u * e] = bitcast<vec4<f32>>(eight.low);
+                    v_tile[2u * e + 1u] = bitcast<vec4<f32>>(eight.high);
+                }
+            } else {
+                for (var e = lane; e < V_KEYS * V_ROW; e += THREADS) {
+                    let key = first_key + first + e / V_ROW;
+                    let column = e % V_ROW * 4u;
+                    v_tile[e] = vec4<f32>(
+                        v_at(v_base, key, column),
+                        v_at(v_base, key, column + 1u),
+                        v_at(v_base, key, column + 2u),
+                        v_at(v_base, key, column + 3u),
+                    );
+                }
             }
             workgroupBarrier();
             for (var i = 0u; i < V_KEYS; i++) {
                 let p = bitcast<vec4<f32>>(p_tile[(first + i) * SIDE + lane_row]);
                 for (var j = 0u; j < V_VECS; j++) {
-                    let right = v_tile[i * V_ROW + j * SIDE + lane_col];
+                    let right = v_tile[i * V_ROW + (j / 2u * SIDE + lane_col) * 2u + j % 2u];
                     outs[j] += p.x * right;
                     outs[V_VECS + j] += p.y * right;
                     outs[2u * V_VECS + j] += p.z * right;
@@ -237,26 +308,47 @@ fn main(
         }
     }
 
-    // Each lane summed its own keys: add the eight of a row.
+    // Each lane summed its own keys: add the eight sums of a row.
     for (var r = 0u; r < 4u; r++) {
         partial[(lane_row * 4u + r) * SIDE + lane_col] = sums[r];
     }
     workgroupBarrier();
     for (var r = 0u; r < 4u; r++) {
         let row = first_row + lane_row * 4u + r;
-        var total = 0.0;
+        var sum = 0.0;
         for (var c = 0u; c < SIDE; c++) {
-            total += partial[(lane_row * 4u + r) * SIDE + c];
+            sum += partial[(lane_row * 4u + r) * SIDE + c];
         }
         // At least the exponential of 0 if any key was visible.
-        let unit = select(0.0, 1.0 / total, total > 0.0);
-        if row < params.seq_q {
-            for (var j = 0u; j < V_VECS; j++) {
-                let value = outs[r * V_VECS + j] * unit;
-                let column = (j * SIDE + lane_col) * 4u;
-                for (var c = 0u; c < 4u; c++) {
+        let unit = select(0.0, 1.0 / sum, sum > 0.0);
+        if row >= params.seq_q {
+            break;
+        }
+        let base = out_base + row * params.out_strides.z;
+        for (var j = 0u; j < V_VECS; j += 2u) {
+            let low = bitcast<vec4<u32>>(outs[r * V_VECS + j] * unit);
+            let high = bitcast<vec4<u32>>(outs[r * V_VECS + j + 1u] * unit);
+            let column = (j / 2u * SIDE + lane_col) * 8u;
+            if VECTOR {
+                if column < params.v_dim {
+                    let at = (base + column) / per_word(OUT_DTYPE);
+                    out[at] = to_word(pack(OUT_DTYPE, Eight(low, high)));
+                    if second(OUT_DTYPE) == 1u {
+                        out[at + 1u] = to_word(high);
+                    }
+                }
+            } else if lanes(OUT_DTYPE) == 1u {
+                for (var c = 0u; c < 8u; c++) {
                     if column + c < params.v_dim {
-                        out[out_base + row * params.out_strides.z + (column + c) * params.out_strides.w] = value[c];
+                        let value = select(low[c % 4u], high[c % 4u], c > 3u);
+                        out[base + (column + c) * params.out_strides.w] = to_word(vec4<u32>(value));
+                    }
+                }
+            } else {
+                let pairs = pack(OUT_DTYPE, Eight(low, high));
+                for (var c = 0u; c < 4u; c++) {
+                    if column + 2u * c < params.v_dim {
+                        out[(base + column) / 2u + c] = to_word(vec4<u32>(pairs[c]));
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod gemm;
 pub(crate) mod numbers;
+pub(crate) mod product;
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -4,7 +4,6 @@ use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::gemm::Matrix;
 use super::indices_from;
 use crate::{DType, Layout};
 
@@ -43,26 +42,6 @@ pub(crate) fn load<N: Number>(dtype: DType, storage: &[u8], layout: &Layout, sta
         N::load_run(dtype, storage, layout.index_of(element), &mut out[done..done + len]);
         done += len;
     }
-}
-
-/// A matrix of any float type as f32: where it lies if it is, else widened into `buffer`, along whichever of its axes is dense.
-pub(crate) fn widen<'a>(
-    dtype: DType,
-    storage: &'a [u8],
-    matrix: Matrix,
-    [rows, cols]: [usize; 2],
-    buffer: &'a mut Vec<f32>,
-) -> (&'a [f32], Matrix) {
-    if dtype == DType::F32 {
-        return (bytemuck::cast_slice(storage), matrix);
-    }
-    buffer.resize(rows * cols, 0.0);
-    if matrix.row == 1 && matrix.col != 1 {
-        load(dtype, storage, &Layout::matrix(matrix.base, [cols, rows], [matrix.col, matrix.row]), 0, buffer);
-        return (buffer, Matrix { base: 0, row: 1, col: rows });
-    }
-    load(dtype, storage, &Layout::matrix(matrix.base, [rows, cols], [matrix.row, matrix.col]), 0, buffer);
-    (buffer, Matrix { base: 0, row: cols, col: 1 })
 }
 
 fn run<T: Pod>(storage: &[u8], first: usize, len: usize) -> &[T] {

@@ -17,14 +17,14 @@
 //! ```
 //! # #[cfg(feature = "gpu")]
 //! # fn main() -> gristmill::Result<()> {
-//! use gristmill::{Layout, gpu::Caps, ops::softmax};
+//! use gristmill::{DType, Layout, gpu::Caps, ops::softmax};
 //!
 //! // What would 1,000 rows of 4,096 cost on a device with WebGPU's default limits? No GPU is needed to ask.
 //! let rows = Layout::contiguous(&[1000, 4096]).expect("a small shape");
-//! let problem = softmax::Problem { log: false, axis: 1, scale: 1.0, out: rows, x: rows, mask: None };
+//! let problem = softmax::Problem { dtypes: [DType::F32; 3], log: false, axis: 1, scale: 1.0, out: rows, x: rows, mask: None };
 //! let plan = softmax::gpu::plan(&Caps::webgpu_defaults(), None, &problem)?;
 //! let dispatch = &plan.dispatches[0];
-//! assert_eq!(format!("{}.{}", dispatch.kernel.name, dispatch.spec), "softmax.f32.group256");
+//! assert_eq!(format!("{}.{}", dispatch.kernel.name, dispatch.spec), "softmax.f32.group256.vector");
 //! assert_eq!((dispatch.grid, dispatch.bytes), ([1000, 1, 1], 2 * 4 * 4096 * 1000));
 //! # Ok(())
 //! # }

@@ -274,7 +274,15 @@ mod gpu {
         };
         expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
         expect(only(matmul::gpu::plan(&small, None, &big))? == [7, 7, 3], "a grid folded twice")?;
-        let rows = softmax::Problem { log: false, axis: 1, scale: 1.0, out: dense(&[50, 3]), x: dense(&[50, 3]), mask: None };
+        let rows = softmax::Problem {
+            dtypes: [DType::F32; 3],
+            log: false,
+            axis: 1,
+            scale: 1.0,
+            out: dense(&[50, 3]),
+            x: dense(&[50, 3]),
+            mask: None,
+        };
         expect(only(softmax::gpu::plan(&small, None, &rows))? == [7, 7, 2], "rows folded")?;
         let binary = binary::Problem {
             function: binary::Function::Mul,
@@ -305,7 +313,18 @@ mod gpu {
         few.storage_buffers = 4;
         few.backend = Backend::Gl;
         let q = dense(&[1, 1, 2, 2]);
-        let problem = attention::Problem { out: q, q, k: q, v: q, mask: None, bias: None, causal_limit: 2, scale: 1.0 };
+        let problem = attention::Problem {
+            dtypes: [DType::F32; 5],
+            batch_invariant: false,
+            out: q,
+            q,
+            k: q,
+            v: q,
+            mask: None,
+            bias: None,
+            causal_limit: 2,
+            scale: 1.0,
+        };
         refused(attention::gpu::plan(&few, None, &problem), "storage buffers a kernel")
     }
 }

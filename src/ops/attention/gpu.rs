@@ -3,37 +3,56 @@
 use super::Problem;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, runs,
+    word,
 };
+use crate::ops::through_scratch;
 use crate::{DType, Layout};
+use DType::{BF16, Bool, F16, F32};
 
 /// Queries a workgroup, as in the shader.
 const BLOCK: usize = 32;
 
 /// 32 queries a workgroup, 32 keys a step. A tune for each size of the output registers: the smallest that holds `v_dim` is taken.
+/// Results that it does not write go through an f32 scratch.
 pub static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../../shaders/attention.wgsl"),
-    libs: &[include_str!("../../../shaders/lib/softmax.wgsl")],
+    libs: &[
+        include_str!("../../../shaders/lib/element.wgsl"),
+        include_str!("../../../shaders/lib/float.wgsl"),
+        include_str!("../../../shaders/lib/softmax.wgsl"),
+    ],
     bindings: &[
-        Binding::new("out", Access::Write),
-        Binding::new("q", Access::Read),
-        Binding::new("k", Access::Read),
-        Binding::new("v", Access::Read),
+        Binding::typed("out", Access::Write, "OUT_DTYPE"),
+        Binding::typed("q", Access::Read, "Q_DTYPE"),
+        Binding::typed("k", Access::Read, "K_DTYPE"),
+        Binding::typed("v", Access::Read, "V_DTYPE"),
         Binding::new("mask", Access::Read),
-        Binding::new("bias", Access::Read),
+        Binding::typed("bias", Access::Read, "BIAS_DTYPE"),
     ],
     params: Params::FIELDS,
     fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: &[
-        Constants { name: "v32", values: &[("V_MAX", 32)] },
         Constants { name: "v64", values: &[("V_MAX", 64)] },
         Constants { name: "v128", values: &[("V_MAX", 128)] },
         Constants { name: "v256", values: &[("V_MAX", 256)] },
     ],
-    dtypes: &[&[DType::F32, DType::F32, DType::F32, DType::F32, DType::Bool, DType::F32]],
-    widths: &[Width::Fixed],
+    dtypes: &[
+        &[F32, F32, F32, F32, Bool, F32],
+        &[F16, F16, F16, F16, Bool, F16],
+        &[BF16, BF16, BF16, BF16, Bool, BF16],
+        &[F16, F16, F16, F16, Bool, F32],
+        &[BF16, BF16, BF16, BF16, Bool, F32],
+        &[F32, F16, F16, F16, Bool, F16],
+        &[F32, BF16, BF16, BF16, Bool, BF16],
+        &[F32, F16, F16, F16, Bool, F32],
+        &[F32, BF16, BF16, BF16, Bool, F32],
+        &[F32, F32, F16, F16, Bool, F32],
+        &[F32, F32, BF16, BF16, Bool, F32],
+    ],
+    widths: &[Width::Scalar, Width::Vector],
 };
 
 crate::params! {
@@ -97,7 +116,7 @@ crate::params! {
 /// The smallest registers that hold a row: fewer idle lanes and spills, by arithmetic, on any device.
 fn select(_caps: &Caps, problem: &Problem) -> &'static Constants {
     let holds = |tune: &&Constants| tune.get("V_MAX").unwrap_or(0) as usize >= problem.v_dim();
-    ATTENTION.tunes.iter().find(holds).unwrap_or(&ATTENTION.tunes[3])
+    ATTENTION.tunes.iter().find(holds).unwrap_or(&ATTENTION.tunes[2])
 }
 
 fn four(layout: &Layout) -> Result<[u32; 4]> {
@@ -114,13 +133,23 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     // Masks that are not there: their bindings hold q, unread.
     let mask = problem.mask.unwrap_or(problem.q);
     let bias = problem.bias.unwrap_or(problem.q);
+    let [out_dtype, q_dtype, k_dtype, v_dtype, bias_dtype] = problem.dtypes;
+    let bias_dtype = if problem.bias.is_some() { bias_dtype } else { q_dtype };
+    let proven = [&problem.out, &problem.q, &problem.k, &problem.v].iter().all(|layout| runs(layout, 3, 8, false));
+    let writes = out_dtype == F32 || proven || runs(&problem.out, 3, 2, false);
+    let wanted = [out_dtype, q_dtype, k_dtype, v_dtype, Bool, bias_dtype];
+    let Some(dtypes) = ATTENTION.types(&wanted).filter(|_| writes) else {
+        return through_scratch(op, caps, (&problem.out, out_dtype), F32, |out| {
+            plan(caps, pin, &Problem { dtypes: [F32, q_dtype, k_dtype, v_dtype, problem.dtypes[4]], out, ..problem.clone() })
+        });
+    };
     let all = [
-        ("out", &problem.out, DType::F32),
-        ("q", &problem.q, DType::F32),
-        ("k", &problem.k, DType::F32),
-        ("v", &problem.v, DType::F32),
-        ("mask", &mask, if problem.mask.is_some() { DType::Bool } else { DType::F32 }),
-        ("bias", &bias, DType::F32),
+        ("out", &problem.out, out_dtype),
+        ("q", &problem.q, q_dtype),
+        ("k", &problem.k, k_dtype),
+        ("v", &problem.v, v_dtype),
+        ("mask", &mask, if problem.mask.is_some() { Bool } else { q_dtype }),
+        ("bias", &bias, bias_dtype),
     ];
     for (name, layout, dtype) in all {
         check_binding(op, caps, name, layout, dtype)?;
@@ -174,14 +203,14 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     }
     let columns = (problem.head_dim() + problem.v_dim()) as u64;
     let scores = [batch, heads, seq_q, seq_k].into_iter().fold(1u64, |product, side| product.saturating_mul(side as u64));
-    let kv_rows = (batch * heads / problem.heads_per_kv()) as u64 * seq_k as u64;
+    let moved = [(&problem.out, out_dtype), (&problem.q, q_dtype), (&problem.k, k_dtype), (&problem.v, v_dtype)];
     Ok(Plan::from(Dispatch {
         kernel: &ATTENTION,
-        spec: Spec { dtypes: ATTENTION.dtypes[0], variant: &Constants::NONE, tune, width: Width::Fixed },
+        spec: Spec { dtypes, variant: &Constants::NONE, tune, width: Width::of(proven) },
         args,
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, groups as u64)?,
-        bytes: columns.saturating_mul(4).saturating_mul(kv_rows.saturating_add((batch * heads * seq_q) as u64)),
+        bytes: moved.iter().map(|(layout, dtype)| layout.len() as u64 * dtype.block_bytes() as u64).sum(),
         flops: scores.saturating_mul(2).saturating_mul(columns),
     }))
 }

@@ -35,13 +35,17 @@ pub struct Attention<'a> {
     pub scale: Option<f32>,
     /// bool; broadcasts to [batch, heads, seq_q, seq_k]. `false` masks the key for the query.
     pub mask: Option<&'a Tensor>,
-    /// f32; broadcasts to [batch, heads, seq_q, seq_k]. Added to the scaled scores; -inf masks the key for the query.
+    /// f32 or `q`'s type; broadcasts to [batch, heads, seq_q, seq_k]. Added to the scaled scores; -inf masks the key for the query.
     pub bias: Option<&'a Tensor>,
 }
 
 /// A checked call. `mask` and `bias` are broadcast to [batch, heads, seq_q, seq_k].
 #[derive(Debug, Clone)]
 pub struct Problem {
+    /// The element types of `out`, `q`, `k`, `v` and the bias; f32 for one that is not there.
+    pub dtypes: [DType; 5],
+    /// Whether a query's result must not depend on the others ([`Device::batch_invariant`](crate::Device::batch_invariant)).
+    pub batch_invariant: bool,
     /// [batch, heads, seq_q, v_dim]
     pub out: Layout,
     /// [batch, heads, seq_q, head_dim]
@@ -90,6 +94,9 @@ impl Problem {
 /// | `v` | [batch, kv_heads, seq_k, v_dim] |
 /// | `out` | [batch, heads, seq_q, v_dim] |
 ///
+/// Types: `q`, `k` and `v` are all f32, all f16 or all bf16, or `q` is f32 and `k` and `v` have 16 bits, as a cache may; all is computed in f32.
+/// The result has `q`'s type, and [`attention_into`] writes any of the three, rounded once.
+///
 /// `kv_heads` divides `heads`: query head h uses key head `h / (heads / kv_heads)`, so 1 is multi-query and fewer than `heads` grouped-query
 /// attention. `head_dim` and `v_dim` are 1 to 256 and may differ. Operands may be views of any strides: [batch, seq, heads, dim] memory
 /// is a `permute` away. The score matrix is never in memory.
@@ -114,28 +121,30 @@ impl Problem {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not fit as above or a mask does not broadcast, [`Error::DType`] unless `q`, `k`, `v` and `bias` are f32
-/// and `mask` is bool, [`Error::Argument`] if the scale is not finite, [`Error::Device`], [`Error::TooLarge`].
+/// [`Error::Shape`] if the shapes do not fit as above or a mask does not broadcast, [`Error::DType`] unless the types are as above,
+/// `bias` f32 or of `q`'s type and `mask` bool, [`Error::Argument`] if the scale is not finite, [`Error::Device`], [`Error::TooLarge`].
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<Tensor> {
     let dims = check(q, k, v, options)?;
-    let mut out = ops::fresh(OP, q.device(), DType::F32, &dims)?;
+    let mut out = ops::fresh(OP, q.device(), q.dtype(), &dims)?;
     attention_into(&mut out, q, k, v, options)?;
     Ok(out)
 }
 
-/// [`attention`] into a tensor or view of the result's shape.
+/// [`attention`] into a tensor or view of the result's shape and any float type.
 ///
 /// # Errors
 /// As `attention`, and [`Error::Overlap`].
 pub fn attention_into(out: &mut Tensor, q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<()> {
     let dims = check(q, k, v, options)?;
     let inputs = named(q, k, v, options);
-    ops::check_out(OP, out, &dims, DType::F32, &inputs)?;
+    ops::check_out_like(OP, out, &dims, q.dtype(), &inputs)?;
     let [batch, heads, seq_q, _] = [dims[0], dims[1], dims[2], dims[3]];
     let seq_k = k.shape()[2];
     let scores = [batch, heads, seq_q, seq_k];
     let over_scores = |name, tensor: Option<&Tensor>| tensor.map(|t| ops::broadcast(OP, (name, t), &scores)).transpose();
     let problem = Problem {
+        dtypes: [out.dtype(), q.dtype(), k.dtype(), v.dtype(), options.bias.map_or(DType::F32, Tensor::dtype)],
+        batch_invariant: q.device().is_batch_invariant(),
         out: *out.layout(),
         q: *q.layout(),
         k: *k.layout(),
@@ -168,12 +177,19 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<Vec<
     let qkv = [("q", q), ("k", k), ("v", v)];
     let misfit = |problem: String, help| Err(ops::misfit(OP, &qkv, problem, help));
     ops::check_devices(OP, &named(q, k, v, options))?;
-    ops::check_dtype(OP, &qkv, DType::F32, "f32 for q, k and v")?;
+    let supported = "one float type for q, k and v, or f32 for q and one of 16 bits for k and v";
+    ops::promote_floats(OP, &[("q", q), ("k", k)])?;
+    ops::check_dtype(OP, &[("v", v)], k.dtype(), supported)?;
+    if q.dtype() != DType::F32 {
+        ops::check_dtype(OP, &qkv, q.dtype(), supported)?;
+    }
     if let Some(mask) = options.mask {
         ops::check_dtype(OP, &[("mask", mask)], DType::Bool, "bool for mask (additive masks go into bias)")?;
     }
-    if let Some(bias) = options.bias {
-        ops::check_dtype(OP, &[("bias", bias)], DType::F32, "f32 for bias (boolean masks go into mask)")?;
+    if let Some(bias) = options.bias
+        && bias.dtype() != DType::F32
+    {
+        ops::check_dtype(OP, &[("bias", bias)], q.dtype(), "f32 or q's type for bias (boolean masks go into mask)")?;
     }
     if let Some((name, _)) = qkv.iter().find(|(_, t)| t.rank() != 4) {
         return misfit(format!("`{name}` must have 4 axes"), "give [batch, heads, seq, dim]; `unsqueeze` what is missing");
@@ -225,9 +241,8 @@ impl Op for Problem {
 
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]) {
         let mask = self.mask.as_ref().map(|_| inputs[3]);
-        let bias = self.bias.as_ref().map(|_| bytemuck::cast_slice(inputs[3 + usize::from(mask.is_some())]));
-        let [q, k, v] = [inputs[0], inputs[1], inputs[2]].map(bytemuck::cast_slice);
-        cpu::attention(self, bytemuck::cast_slice_mut(out), q, k, v, mask, bias);
+        let bias = self.bias.as_ref().map(|_| inputs[3 + usize::from(mask.is_some())]);
+        cpu::attention(self, out, [inputs[0], inputs[1], inputs[2]], mask, bias);
     }
 
     #[cfg(feature = "gpu")]

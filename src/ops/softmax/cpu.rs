@@ -5,33 +5,41 @@ use rayon::prelude::*;
 use super::Problem;
 use crate::Layout;
 use crate::cpu::indices_from;
+use crate::cpu::numbers::{Number, load};
 
 /// `out` is dense, in `x`'s dims.
-pub(super) fn softmax(problem: &Problem, out: &mut [f32], x: &[f32], mask: Option<&[f32]>) {
+pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<&[u8]>) {
+    let [out_dtype, x_dtype, mask_dtype] = problem.dtypes;
     let dims = problem.x.dims();
     let (len, inner) = (dims[problem.axis], dims[problem.axis + 1..].iter().product::<usize>());
     // The rows' starts in row-major order: `outer * inner` of them.
     let starts = |layout: &Layout| layout.narrow(problem.axis, 0, 1).unwrap_or(*layout);
-    let step = |layout: &Layout| layout.strides()[problem.axis];
-    let (x_rows, x_step) = (starts(&problem.x), step(&problem.x));
-    let masked = mask.zip(problem.mask).map(|(mask, layout)| (mask, starts(&layout), step(&layout)));
+    let line = |layout: &Layout, start| Layout::matrix(start, [1, len], [0, layout.strides()[problem.axis]]);
+    let x_rows = starts(&problem.x);
+    let masked = mask.zip(problem.mask).map(|(mask, layout)| (mask, layout, starts(&layout)));
+    let size = out_dtype.block_bytes();
     // `out` in slabs of len x inner; the rows of a slab interleave.
-    out.par_chunks_mut(len * inner).enumerate().for_each(|(slab, values)| {
-        let mut row = vec![0.0; len];
+    out.par_chunks_mut(len * inner * size).enumerate().for_each(|(slab, bytes)| {
+        let (mut row, mut bias) = (vec![0.0; len], vec![0.0; len]);
+        let mut wide = vec![0.0; if inner == 1 { 0 } else { len * inner }];
         let mut x_starts = indices_from(&x_rows, slab * inner, inner);
-        let mut mask_starts = masked.as_ref().map(|(_, rows, _)| indices_from(rows, slab * inner, inner));
+        let mut mask_starts = masked.as_ref().map(|(_, _, rows)| indices_from(rows, slab * inner, inner));
         for column in 0..inner {
             let x_start = x_starts.next().unwrap_or(0);
-            let mask_start = mask_starts.as_mut().and_then(Iterator::next).unwrap_or(0);
-            for (i, value) in row.iter_mut().enumerate() {
-                let bias = masked.as_ref().map_or(0.0, |(mask, _, step)| mask[mask_start + i * step]);
-                *value = logit(x[x_start + i * x_step], problem.scale, bias);
+            load(x_dtype, x, &line(&problem.x, x_start), 0, &mut row);
+            if let Some((mask, layout, _)) = &masked {
+                let mask_start = mask_starts.as_mut().and_then(Iterator::next).unwrap_or(0);
+                load(mask_dtype, mask, &line(layout, mask_start), 0, &mut bias);
+            }
+            for (value, &bias) in row.iter_mut().zip(&bias) {
+                *value = logit(*value, problem.scale, bias);
             }
             normalise(&mut row, problem.log);
-            for (i, value) in row.iter().enumerate() {
-                values[i * inner + column] = *value;
+            for (i, value) in row.iter().enumerate().take(if inner == 1 { 0 } else { len }) {
+                wide[i * inner + column] = *value;
             }
         }
+        f32::store(out_dtype, bytes, if inner == 1 { &row } else { &wide });
     });
 }
 

@@ -4,22 +4,43 @@ use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
     Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
-    loop_end, word,
+    loop_end, runs, word,
 };
+use crate::ops::through_scratch;
 use crate::{DType, Layout};
+use DType::{BF16, F16, F32};
 
 /// Both ops: the logarithm is a parameter.
 pub static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     source: include_str!("../../../shaders/softmax.wgsl"),
-    libs: &[include_str!("../../../shaders/lib/index.wgsl"), include_str!("../../../shaders/lib/softmax.wgsl")],
-    bindings: &[Binding::new("out", Access::Write), Binding::new("x", Access::Read), Binding::new("mask", Access::Read)],
+    libs: &[
+        include_str!("../../../shaders/lib/element.wgsl"),
+        include_str!("../../../shaders/lib/float.wgsl"),
+        include_str!("../../../shaders/lib/index.wgsl"),
+        include_str!("../../../shaders/lib/softmax.wgsl"),
+    ],
+    bindings: &[
+        Binding::typed("out", Access::Write, "OUT_DTYPE"),
+        Binding::typed("x", Access::Read, "X_DTYPE"),
+        Binding::typed("mask", Access::Read, "MASK_DTYPE"),
+    ],
     params: Params::FIELDS,
     fills_workgroup_memory: true,
     variants: &[Constants::NONE],
     tunes: &[Constants { name: "group256", values: &[("WORKGROUP", 256)] }, Constants { name: "group32", values: &[("WORKGROUP", 32)] }],
-    dtypes: &[&[DType::F32, DType::F32, DType::F32]],
-    widths: &[Width::Fixed],
+    dtypes: &[
+        &[F32, F32, F32],
+        &[F16, F16, F16],
+        &[BF16, BF16, BF16],
+        &[F16, F16, F32],
+        &[BF16, BF16, F32],
+        &[F32, F16, F16],
+        &[F32, BF16, BF16],
+        &[F32, F16, F32],
+        &[F32, BF16, F32],
+    ],
+    widths: &[Width::Scalar, Width::Vector],
 };
 
 crate::params! {
@@ -79,9 +100,19 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = problem.op();
     // Without a mask its binding holds `x`, unread.
     let mask = problem.mask.unwrap_or(problem.x);
+    let [out_dtype, x_dtype, mask_dtype] = problem.dtypes;
+    let wanted = [out_dtype, x_dtype, if problem.mask.is_some() { mask_dtype } else { x_dtype }];
     let all = [("out", &problem.out), ("x", &problem.x), ("mask", &mask)];
-    for (name, layout) in all {
-        check_binding(op, caps, name, layout, DType::F32)?;
+    // An axis of a mask that repeats is read once an eight.
+    let proven = all.iter().all(|&(name, layout)| runs(layout, problem.axis, 8, name == "mask"));
+    let writes = out_dtype == F32 || proven || runs(&problem.out, problem.axis, 2, false);
+    let Some(dtypes) = SOFTMAX.types(&wanted).filter(|_| writes) else {
+        return through_scratch(op, caps, (&problem.out, out_dtype), F32, |out| {
+            plan(caps, pin, &Problem { dtypes: [F32, x_dtype, mask_dtype], out, ..problem.clone() })
+        });
+    };
+    for ((name, layout), &dtype) in all.into_iter().zip(dtypes) {
+        check_binding(op, caps, name, layout, dtype)?;
     }
     let rows = Layout::merge(&all.map(|(_, layout)| layout.narrow(problem.axis, 0, 1).unwrap_or(*layout)));
     let step = |layout: &Layout| word(op, "a stride", layout.strides()[problem.axis]);
@@ -109,15 +140,15 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     Ok(Plan::from(Dispatch {
         kernel: &SOFTMAX,
         spec: Spec {
-            dtypes: SOFTMAX.dtypes[0],
+            dtypes,
             variant: &Constants::NONE,
             tune: Pin::tune_of(op, pin, &SOFTMAX)?.unwrap_or_else(|| select(caps, problem)),
-            width: Width::Fixed,
+            width: Width::of(proven),
         },
         args: vec![Arg::Tensor(0), Arg::Tensor(1), Arg::Tensor(if problem.mask.is_some() { 2 } else { 1 })],
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: fold(op, caps, count as u64)?,
-        bytes: 8 * elements,
+        bytes: elements * (out_dtype.block_bytes() + x_dtype.block_bytes()) as u64,
         flops: 5 * elements,
     }))
 }

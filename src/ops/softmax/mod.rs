@@ -14,7 +14,7 @@ use crate::{DType, Layout, Tensor};
 pub struct Softmax<'a> {
     /// Factor of `x`, before the mask is added. 1 by default.
     pub scale: f32,
-    /// f32, added to `scale * x`; broadcasts to `x`'s shape. Elements of -inf mask.
+    /// f32 or `x`'s type, added to `scale * x`; broadcasts to `x`'s shape. Elements of -inf mask.
     pub mask: Option<&'a Tensor>,
 }
 
@@ -27,6 +27,8 @@ impl Default for Softmax<'_> {
 /// A checked call. All layouts have `x`'s dims.
 #[derive(Debug, Clone)]
 pub struct Problem {
+    /// The element types of `out`, `x` and the mask; f32 for one that is not there.
+    pub dtypes: [DType; 3],
     /// Whether the logarithm is asked for.
     pub log: bool,
     /// The axis that sums to 1.
@@ -49,7 +51,7 @@ impl Problem {
 
 /// `out = exp(l - max l) / Σ exp(l - max l)` along `axis`, with `l = scale · x + mask`, in f32.
 ///
-/// Shapes: any `x`, any axis (negative from the end); the mask broadcasts to `x`; `out` has `x`'s shape.
+/// Types: f32, f16 or bf16; the result has `x`'s, [`softmax_into`] writes any of them, rounded once to nearest even. Shapes: any `x`, any axis (negative from the end); the mask broadcasts to `x`; `out` has `x`'s shape.
 ///
 /// Only -inf masks (in the mask or in `x`): such elements get exactly 0, and a row with no other gives zeros. A finite mask, however low,
 /// masks nothing. NaN gives unspecified values in its own row.
@@ -72,12 +74,12 @@ impl Problem {
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) if there is no such axis or the scale is not finite, [`Error::Shape`](crate::Error::Shape)
-/// if the mask does not broadcast, [`Error::DType`](crate::Error::DType) unless both are f32, [`Error::Device`](crate::Error::Device).
+/// if the mask does not broadcast, [`Error::DType`](crate::Error::DType) unless `x` is a float and the mask f32 or of its type, [`Error::Device`](crate::Error::Device).
 pub fn softmax(x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor> {
     call(false, x, axis, options)
 }
 
-/// [`softmax`] into a tensor or view of `x`'s shape.
+/// [`softmax`] into a tensor or view of `x`'s shape and any float type.
 ///
 /// # Errors
 /// As `softmax`, and [`Error::Overlap`](crate::Error::Overlap).
@@ -92,7 +94,7 @@ pub fn softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Softmax
 ///
 /// Numerics: the absolute error is at most `2^-23 · (4t + max(3 + 2t) + n + 8)` with `t` the distance from the row's maximum and n the
 /// axis' size, plus what rounding `l` costs: `2^-22 · (|l| + |max l|)` where there is a scale or a mask. Results below the range of f32
-/// saturate at its lowest finite value.
+/// saturate at its lowest finite value, which is -inf in f16.
 ///
 /// ```
 /// use gristmill::{Device, Tensor, ops};
@@ -108,7 +110,7 @@ pub fn log_softmax(x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor>
     call(true, x, axis, options)
 }
 
-/// [`log_softmax`] into a tensor or view of `x`'s shape.
+/// [`log_softmax`] into a tensor or view of `x`'s shape and any float type.
 ///
 /// # Errors
 /// As `log_softmax`, and [`Error::Overlap`](crate::Error::Overlap).
@@ -118,7 +120,7 @@ pub fn log_softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Sof
 
 fn call(log: bool, x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor> {
     let problem = check(log, x, axis, options)?;
-    let mut out = ops::fresh(problem.op(), x.device(), DType::F32, x.shape())?;
+    let mut out = ops::fresh(problem.op(), x.device(), x.dtype(), x.shape())?;
     call_into(log, &mut out, x, axis, options)?;
     Ok(out)
 }
@@ -129,18 +131,32 @@ fn check(log: bool, x: &Tensor, axis: isize, options: &Softmax) -> Result<Proble
     let mut all = vec![("x", x)];
     all.extend(options.mask.map(|mask| ("mask", mask)));
     ops::check_devices(op, &all)?;
-    ops::check_dtype(op, &all, DType::F32, "f32")?;
+    ops::promote_floats(op, &[("x", x)])?;
+    if let Some(mask) = options.mask
+        && mask.dtype() != DType::F32
+    {
+        ops::check_dtype(op, &[("mask", mask)], x.dtype(), "f32 or x's type for mask")?;
+    }
     ops::check_scale(op, options.scale)?;
     let mask = options.mask.map(|mask| ops::broadcast(op, ("mask", mask), x.shape())).transpose()?;
-    Ok(Problem { log, axis: axis_of(op, axis, x.rank())?, scale: options.scale, out: *x.layout(), x: *x.layout(), mask })
+    Ok(Problem {
+        dtypes: [x.dtype(), x.dtype(), options.mask.map_or(DType::F32, Tensor::dtype)],
+        log,
+        axis: axis_of(op, axis, x.rank())?,
+        scale: options.scale,
+        out: *x.layout(),
+        x: *x.layout(),
+        mask,
+    })
 }
 
 fn call_into(log: bool, out: &mut Tensor, x: &Tensor, axis: isize, options: &Softmax) -> Result<()> {
     let mut problem = check(log, x, axis, options)?;
     let mut inputs = vec![("x", x)];
     inputs.extend(options.mask.map(|mask| ("mask", mask)));
-    ops::check_out(problem.op(), out, x.shape(), DType::F32, &inputs)?;
+    ops::check_out_like(problem.op(), out, x.shape(), x.dtype(), &inputs)?;
     problem.out = *out.layout();
+    problem.dtypes[0] = out.dtype();
     if out.is_empty() {
         return Ok(());
     }
@@ -154,8 +170,7 @@ impl Op for Problem {
     }
 
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]) {
-        let mask = inputs.get(1).map(|bytes| bytemuck::cast_slice(bytes));
-        cpu::softmax(self, bytemuck::cast_slice_mut(out), bytemuck::cast_slice(inputs[0]), mask);
+        cpu::softmax(self, out, inputs[0], inputs.get(1).copied());
     }
 
     #[cfg(feature = "gpu")]
