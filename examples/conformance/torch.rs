@@ -20,6 +20,9 @@ struct Op {
     dtypes: &'static [DType],
 }
 
+/// What arithmetic is offered in.
+const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
 static OPS: &[Op] = &[
     Op {
         name: "scaled_dot_product_attention",
@@ -42,15 +45,15 @@ static OPS: &[Op] = &[
             "window_right",
         ],
         inputs: &["q", "k", "v", "mask", "sink", "dout"],
-        dtypes: &[DType::F32],
+        dtypes: FLOATS,
     },
-    Op { name: "softmax", compute: softmax, attributes: &["dim", "row_kinds", "backward"], inputs: &["x", "dy"], dtypes: &[DType::F32] },
+    Op { name: "softmax", compute: softmax, attributes: &["dim", "row_kinds", "backward"], inputs: &["x", "dy"], dtypes: FLOATS },
     Op {
         name: "matmul",
         compute: matmul,
         attributes: &["alpha", "backward", "k", "m", "max_abs_a_times_abs_b", "n", "trans_a", "trans_b"],
         inputs: &["a", "b", "bias", "dc"],
-        dtypes: &[DType::F32],
+        dtypes: FLOATS,
     },
     Op { name: "cast", compute: cast, attributes: &["rounding"], inputs: &["x"], dtypes: &[DType::F32] },
 ];

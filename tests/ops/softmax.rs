@@ -1,17 +1,21 @@
 //! Softmax and log_softmax: every tune, axis and mask; N2's analogue (the documented bounds), N4, N6, N8, N9.
 
-use gristmill::{Tensor, ops};
+use gristmill::{DType, Tensor, ops};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 
+use crate::support::bounds;
 use crate::support::devices::{Level, Subject};
-use crate::support::input::{Host, Random};
-use crate::support::reference::{self, U, broadcast};
+use crate::support::input::{Form, Host, Random};
+use crate::support::reference::{self, broadcast};
 use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
+use DType::{BF16, F16, F32};
 use gristmill::Device;
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials("softmax", "rows", rows);
+    all.extend(trials("softmax", "types", types));
+    all.extend(trials("softmax", "rows_alone", rows_alone));
     all.extend(trials("softmax", "extremes", extremes));
     all.extend(trials("softmax", "large_grid", large_grid));
     all.extend(trials("softmax", "random", random));
@@ -27,13 +31,27 @@ fn name(log: bool) -> &'static str {
 }
 
 fn case(log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case {
-    let expected = expected(log, axis, scale, &x, mask.as_ref());
-    let title = format!("{:?} axis {axis} scale {scale} mask {:?}", x.dims, mask.as_ref().map(|m| m.dims.clone()));
+    typed(x.dtype, log, axis, scale, x, mask)
+}
+
+/// The same `_into` an output of any type.
+fn typed(out: DType, log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case {
+    let expected = expected(out, log, axis, scale, &x, mask.as_ref());
+    let fresh = x.dtype;
+    let title =
+        format!("{out} = {}{:?} axis {axis} scale {scale} mask {:?}", x.dtype, x.dims, mask.as_ref().map(|m| (m.dtype, m.dims.clone())));
     let inputs: Vec<Host> = std::iter::once(x).chain(mask).collect();
     let options = move |t: &[Tensor]| (scale, t.get(1).cloned());
     let call = move |t: &[Tensor]| {
         let (scale, mask) = options(t);
         let options = ops::Softmax { scale, mask: mask.as_ref() };
+        if out != fresh {
+            // A type that only `_into` gives.
+            let mut result = Tensor::zeros(t[0].device(), out, t[0].shape())?;
+            let into = if log { ops::log_softmax_into } else { ops::softmax_into };
+            into(&mut result, &t[0], axis as isize, &options)?;
+            return Ok(result);
+        }
         if log { ops::log_softmax(&t[0], axis as isize, &options) } else { ops::softmax(&t[0], axis as isize, &options) }
     };
     let call_into = move |out: &mut Tensor, t: &[Tensor]| {
@@ -46,7 +64,7 @@ fn case(log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case
 }
 
 /// The documented bounds, row by row.
-fn expected(log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -> Expected {
+fn expected(out: DType, log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -> Expected {
     let dims = &x.dims;
     let rounds = scale != 1.0 || mask.is_some();
     let bias = mask.map_or(vec![0.0; x.f64s().len()], |mask| broadcast(&mask.f64s(), &mask.dims, dims));
@@ -65,7 +83,7 @@ fn expected(log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -
         })
         .collect();
     let (len, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
-    let (mut values, mut bounds) = (vec![0.0; logits.len()], vec![0.0; logits.len()]);
+    let (mut values, mut errors) = (vec![0.0; logits.len()], vec![0.0; logits.len()]);
     for row in 0..logits.len() / len.max(1) {
         let at = |i: usize| row / inner * len * inner + i * inner + row % inner;
         let line: Vec<f64> = (0..len).map(|i| logits[at(i)]).collect();
@@ -75,18 +93,18 @@ fn expected(log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -
         for i in 0..len {
             // Below exp(-104) everything is 0 in f32.
             let t = truth.distances[i];
-            let rounding = if rounds { 2.0 * U * (line[i].abs().min(limit) + top) } else { 0.0 };
+            let rounding = if rounds { bounds::logits(line[i].abs().min(limit), top) } else { 0.0 };
             if log {
                 values[at(i)] = truth.logarithms[i].max(if line[i].is_finite() { -limit } else { f64::NEG_INFINITY });
-                bounds[at(i)] = U * (4.0 * t + steepest + len as f64 + 8.0) + rounding;
+                errors[at(i)] = bounds::log_softmax(t, steepest, len) + rounding;
             } else {
                 values[at(i)] = truth.probabilities[i];
-                let relative = U * ((3.0 + 2.0 * t.min(104.0)) + steepest + len as f64 + 2.5) + rounding;
-                bounds[at(i)] = truth.probabilities[i] * relative.min(1e3);
+                let relative = bounds::softmax(t, steepest, len) + rounding;
+                errors[at(i)] = truth.probabilities[i] * relative.min(1e3);
             }
         }
     }
-    Expected::within(dims, values, bounds)
+    Expected::stored(dims, out, values, errors)
 }
 
 /// Every size round the group sizes, each axis, with and without masks of several shapes.
@@ -114,6 +132,62 @@ fn rows(subject: &Subject, device: &Device, level: Level) -> Result<(), String> 
                 let x = random.floats(&dims);
                 check(name(log), &subject.name, &handle, &case(log, axis, -0.75, x, mask), level > Level::Smoke)
                     .map_err(|e| format!("{tune} {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every combination of types, in lengths for both widths, for pairs, and for neither; along each axis.
+fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(21);
+    let mut all = vec![[F32; 3], [F16, F32, F32], [BF16, F32, F32]];
+    for narrow in [F16, BF16] {
+        all.extend([[narrow; 3], [narrow, narrow, F32], [F32, narrow, narrow], [F32, narrow, F32]]);
+    }
+    all.push([F16, BF16, BF16]);
+    for (tune, handle) in pinned(device, "softmax", level) {
+        for &[out, x, mask] in &all {
+            for (dims, axis, mask_dims) in [
+                (&[3, 40][..], 1, Some(&[40][..])),
+                (&[3, 264], 1, Some(&[3, 1])),
+                (&[5, 2056], 1, None),
+                (&[5, 6], 1, Some(&[5, 6])),
+                (&[3, 37], 1, None),
+                (&[2, 9, 8], 1, Some(&[9, 1])),
+            ] {
+                for log in [false, true] {
+                    let mask = mask_dims.map(|dims| mask_of(&mut random, dims).to(mask));
+                    // A sixteenth is -inf.
+                    let values: Vec<f32> =
+                        random.floats(dims).f64s().iter().map(|&v| if v > 30.0 { f32::NEG_INFINITY } else { v as f32 }).collect();
+                    let case = typed(out, log, axis, 0.75, Host::new(dims, &values).to(x), mask);
+                    check(name(log), &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{tune} {e}"))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A row gives the same bits alone, among others, and wherever it lies.
+fn rows_alone(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    for (dtype, len) in [(F32, 264), (F32, 2056), (BF16, 37), (F16, 1000)] {
+        let x = Random::new(22).floats(&[257, len]).to(dtype);
+        let run = |range: std::ops::Range<usize>, form: Form| -> Result<Host, String> {
+            let x = x.place(device, form)?.narrow(0, range).map_err(|e| e.to_string())?;
+            Host::of(&ops::softmax(&x, 1, &Default::default()).map_err(|e| e.to_string())?)
+        };
+        let whole = run(0..257, Form::Dense)?;
+        let size = len * dtype.block_bytes();
+        for form in Form::ALL {
+            for row in [0, 1, 8, 256].into_iter().take(if level == Level::Smoke { 2 } else { 4 }) {
+                if run(row..row + 1, form)?.bytes != whole.bytes[row * size..][..size] {
+                    return Err(format!(
+                        "{dtype} row {row} of {len}, {form:?}, differs on {} from what it is among 257 (N5)",
+                        subject.name
+                    ));
+                }
             }
         }
     }

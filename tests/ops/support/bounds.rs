@@ -35,6 +35,22 @@ pub fn sums(k: usize, magnitude: f64) -> f64 {
     super::reference::n2(k) * U * magnitude
 }
 
+/// Softmax, relative: of an element `t` below its row's maximum, in a row of `n` whose steepest exponential is off by `steepest` units.
+pub fn softmax(t: f64, steepest: f64, n: usize) -> f64 {
+    // Below exp(-104) everything is 0 in f32.
+    U * ((3.0 + 2.0 * t.min(104.0)) + steepest + n as f64 + 2.5)
+}
+
+/// Its logarithm, absolute.
+pub fn log_softmax(t: f64, steepest: f64, n: usize) -> f64 {
+    U * (4.0 * t + steepest + n as f64 + 8.0)
+}
+
+/// What rounding a logit costs where there is a scale or a mask.
+pub fn logits(l: f64, top: f64) -> f64 {
+    2.0 * U * (l + top)
+}
+
 /// The docs state the bounds that the tests hold.
 pub fn docs_say_so() -> Result<(), String> {
     for (op, formula) in DOCS {

@@ -36,11 +36,6 @@ impl Expected {
         Expected { dims: dims.to_vec(), dtype, bounds: vec![0.0; values.len()], values }
     }
 
-    /// f32 within absolute bounds, and within 2^-126, where subnormals may flush.
-    pub fn within(dims: &[usize], values: Vec<f64>, bounds: Vec<f64>) -> Self {
-        Self::stored(dims, DType::F32, values, bounds)
-    }
-
     /// Floats of any type within absolute bounds of their f32 computation, then stored (contract N11): within the bound and one unit in the
     /// last place of the reference rounded to the type. Where bound or range leave it open whether the result overflows, it may be either.
     pub fn stored(dims: &[usize], dtype: DType, mut values: Vec<f64>, mut bounds: Vec<f64>) -> Self {
