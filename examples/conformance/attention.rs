@@ -188,8 +188,11 @@ fn mask(call: &Call, seq_k: usize) -> Outcome<Option<Tensor>> {
     let Some(&given) = mask.shape().last().filter(|&&given| given < seq_k) else { return Ok(Some(mask)) };
     let mut shape = mask.shape().to_vec();
     shape[mask.rank() - 1] = seq_k - given;
-    let rest =
-        if arg.dtype == "bool" { Tensor::full(call.device, false, &shape)? } else { Tensor::full(call.device, f32::NEG_INFINITY, &shape)? };
+    let rest = if arg.dtype == "bool" {
+        Tensor::full(call.device, false, &shape)?
+    } else {
+        ops::cast(&Tensor::full(call.device, f32::NEG_INFINITY, &shape)?, mask.dtype())?
+    };
     let last = mask.rank() - 1;
     Ok(Some(join(&[mask, rest], last)?))
 }

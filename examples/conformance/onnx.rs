@@ -91,7 +91,7 @@ impl Call<'_> {
     /// An operand of arithmetic.
     pub fn operand(&self, i: usize) -> Outcome<Tensor> {
         let arg = self.required(i)?;
-        if arg.dtype != "float32" {
+        if !["float32", "float16", "bfloat16"].contains(&arg.dtype.as_str()) {
             return Err(unsupported(format!("{}: arithmetic in {} is not offered", self.attributes.op(), arg.dtype)));
         }
         self.tensor(i)
