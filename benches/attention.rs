@@ -5,7 +5,7 @@ mod support;
 
 use gristmill::{DType, Device, Result, Tensor, ops};
 use ops::{Attention, Causal, Softmax};
-use support::{Group, Place, Ready, U, Work, download, normals, upload, variants, zeros};
+use support::{Group, Place, Ready, U, Work, download, normals_in, upload, variants, zeros};
 
 const HEADS: usize = 8;
 const DIM: usize = 64;
@@ -28,18 +28,25 @@ fn rows(place: &Place, group: &mut Group) {
             if variant.tune.and_then(|tune| tune.get("V_MAX")).is_some_and(|most| (most as usize) < DIM) {
                 continue;
             }
-            group.row(&variant.name, "f32", shape, work, || {
-                let case = Case::new(&variant.device, queries, keys, causal);
-                let out = zeros(&variant.device, DType::F32, &[1, HEADS, queries, DIM]);
-                let [q, k, v] = case.tensors.clone();
-                let options = Attention { causal: if causal { Causal::TopLeft } else { Causal::None }, ..Default::default() };
-                Ready::new(&out, move |out| ops::attention_into(out, &q, &k, &v, &options), move |out| case.check(out))
-            });
+            // Results in f32, whose error can be compared with the plain composition's.
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let types = if dtype == DType::F32 { "f32".into() } else { format!("f32-{dtype}") };
+                group.row(&variant.name, &types, shape, work, || {
+                    let case = Case::new(&variant.device, dtype, queries, keys, causal);
+                    let out = zeros(&variant.device, DType::F32, &[1, HEADS, queries, DIM]);
+                    let [q, k, v] = case.operands.clone();
+                    let options = Attention { causal: if causal { Causal::TopLeft } else { Causal::None }, ..Default::default() };
+                    Ready::new(&out, move |out| ops::attention_into(out, &q, &k, &v, &options), move |out| case.check(out))
+                });
+            }
         }
     }
 }
 
 struct Case {
+    /// Of the type that is asked for.
+    operands: [Tensor; 3],
+    /// The same in f32.
     tensors: [Tensor; 3],
     host: [Vec<f32>; 3],
     queries: usize,
@@ -54,9 +61,10 @@ struct Exact {
 }
 
 impl Case {
-    fn new(device: &Device, queries: usize, keys: usize, causal: bool) -> Self {
-        let [q, k, v] = [(queries, 1), (keys, 2), (keys, 3)].map(|(len, seed)| normals(device, &[1, HEADS, len, DIM], seed));
-        Case { tensors: [q.0, k.0, v.0], host: [q.1, k.1, v.1], queries, keys, causal }
+    fn new(device: &Device, dtype: DType, queries: usize, keys: usize, causal: bool) -> Self {
+        let [q, k, v] = [(queries, 1), (keys, 2), (keys, 3)].map(|(len, seed)| normals_in(device, dtype, &[1, HEADS, len, DIM], seed));
+        let tensors = [(queries, &q.1), (keys, &k.1), (keys, &v.1)].map(|(len, host)| upload(device, host, &[1, HEADS, len, DIM]));
+        Case { operands: [q.0, k.0, v.0], tensors, host: [q.1, k.1, v.1], queries, keys, causal }
     }
 
     /// Matmul, softmax, matmul on the same device.

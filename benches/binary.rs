@@ -4,7 +4,7 @@ mod support;
 
 use gristmill::ops;
 use gristmill::{DType, Result, Tensor};
-use support::{Group, Place, Ready, TINY, U, Work, check, download, normals, variants, zeros};
+use support::{Group, Place, Ready, U, Work, check, normals_in, numbers, storing, variants, zeros};
 
 const ROWS: usize = 1024;
 const COLUMNS: usize = 1024;
@@ -19,20 +19,23 @@ fn main() {
 
 fn rows(place: &Place, group: &mut Group, call: Call, exact: fn(f64, f64) -> f64) {
     for (shape, rhs_dims) in [("1024x1024", &[ROWS, COLUMNS][..]), ("1024x1024+1024", &[COLUMNS])] {
-        for variant in variants(place, "binary") {
+        for (dtype, variant) in
+            [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| variants(place, "binary").into_iter().map(move |v| (d, v)))
+        {
             let rhs_len: usize = rhs_dims.iter().product();
-            group.row(&variant.name, "f32", shape, Work::Bytes(4 * (2 * ROWS * COLUMNS + rhs_len)), || {
-                let (lhs, left) = normals(&variant.device, &[ROWS, COLUMNS], 1);
-                let (rhs, right) = normals(&variant.device, rhs_dims, 2);
-                let out = zeros(&variant.device, DType::F32, &[ROWS, COLUMNS]);
+            let work = Work::Bytes(dtype.block_bytes() * (2 * ROWS * COLUMNS + rhs_len));
+            group.row(&variant.name, dtype.name(), shape, work, || {
+                let (lhs, left) = normals_in(&variant.device, dtype, &[ROWS, COLUMNS], 1);
+                let (rhs, right) = normals_in(&variant.device, dtype, rhs_dims, 2);
+                let out = zeros(&variant.device, dtype, &[ROWS, COLUMNS]);
                 Ready::new(
                     &out,
                     move |out| call(out, &lhs, &rhs),
                     // Correctly rounded, the direction open: the nearest f32 on either side.
                     move |out| {
-                        check("binary", &download(out), |index| {
+                        check("binary", &numbers(out), |index| {
                             let want = exact(left[index].into(), right[index % rhs_len].into());
-                            (want, want.abs() * U + TINY)
+                            (want, want.abs() * U + storing(dtype, want))
                         })
                     },
                 )

@@ -1,12 +1,20 @@
-//! `cargo bench --bench matmul`: every tune at square, flat and vector shapes, and the naive kernel as a yardstick.
+//! `cargo bench --bench matmul`: every tune and type at square, flat and vector shapes, and the naive kernel as a yardstick.
 
 mod support;
 
 use gristmill::{DType, ops};
-use support::{Group, Place, Ready, U, Work, check, download, normals, variants, zeros};
+use support::{Group, Place, Ready, U, Work, check, normals_in, numbers, storing, variants, zeros};
 
 /// m, k, n.
 const SHAPES: [[usize; 3]; 4] = [[128, 128, 128], [512, 512, 512], [1, 2048, 2048], [128, 2048, 2048]];
+
+/// The types of `out`, `lhs` and `rhs`, and their part of the id.
+const DTYPES: [(&str, [DType; 3]); 4] = [
+    ("f32", [DType::F32; 3]),
+    ("f16", [DType::F16; 3]),
+    ("bf16", [DType::BF16; 3]),
+    ("f32-f32-bf16", [DType::F32, DType::F32, DType::BF16]),
+];
 
 fn main() {
     support::bench("matmul", rows);
@@ -19,20 +27,25 @@ fn rows(place: &Place, group: &mut Group) {
             continue;
         }
         let shape = format!("{m}x{k}x{n}");
-        // One row is bound by memory.
-        let work = if m == 1 { Work::Bytes(4 * (k * n + m * k + m * n)) } else { Work::Flops(2 * m * k * n) };
-        for variant in variants(place, "matmul") {
-            group.row(&variant.name, "f32", &shape, work, || {
-                let (lhs, left) = normals(&variant.device, &[m, k], 1);
-                let (rhs, right) = normals(&variant.device, &[k, n], 2);
-                let out = zeros(&variant.device, DType::F32, &[m, n]);
-                Ready::new(
-                    &out,
-                    move |out| ops::matmul_into(out, &lhs, &rhs),
-                    move |out| check_product(&download(out), &left, &right, [m, k, n]),
-                )
-            });
+        for (types, dtypes) in DTYPES {
+            let [out_bytes, lhs_bytes, rhs_bytes] = dtypes.map(DType::block_bytes);
+            // One row is bound by memory.
+            let bytes = out_bytes * m * n + lhs_bytes * m * k + rhs_bytes * k * n;
+            let work = if m == 1 { Work::Bytes(bytes) } else { Work::Flops(2 * m * k * n) };
+            for variant in variants(place, "matmul") {
+                group.row(&variant.name, types, &shape, work, || {
+                    let (lhs, left) = normals_in(&variant.device, dtypes[1], &[m, k], 1);
+                    let (rhs, right) = normals_in(&variant.device, dtypes[2], &[k, n], 2);
+                    let out = zeros(&variant.device, dtypes[0], &[m, n]);
+                    Ready::new(
+                        &out,
+                        move |out| ops::matmul_into(out, &lhs, &rhs),
+                        move |out| check_product(out.dtype(), &numbers(out), &left, &right, [m, k, n]),
+                    )
+                });
+            }
         }
+        let work = Work::Flops(2 * m * k * n);
         #[cfg(feature = "gpu")]
         if !place.device.is_cpu() {
             group.row("yardstick.naive_matmul", "f32", &shape, work, || naive(place, [m, k, n]));
@@ -41,19 +54,20 @@ fn rows(place: &Place, group: &mut Group) {
 }
 
 /// The bound that `ops::matmul` states.
-fn check_product(got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]: [usize; 3]) {
+fn check_product(dtype: DType, got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]: [usize; 3]) {
     assert_eq!(got.len(), m * n);
     let factor = if k <= 64 { 16.0 } else { 4.0 * (k as f64).sqrt() };
     check("matmul", got, |index| {
         let (row, col) = (index / n, index % n);
         let products = (0..k).map(|i| f64::from(lhs[row * k + i]) * f64::from(rhs[i * n + col]));
         let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
-        (sum, factor * U * size)
+        (sum, factor * U * size + storing(dtype, sum))
     });
 }
 
 #[cfg(feature = "gpu")]
 fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
+    use support::normals;
     use support::yardstick::Bare;
 
     let bare = Bare::open(place).expect("the adapter that the place was made of");
@@ -66,6 +80,6 @@ fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
     Ready {
         call: Box::new(move || recording.record(&program, grid)),
         sync: Box::new(move || waiting.sync()),
-        check: Box::new(move || check_product(&bare.download(&out), &left, &right, [m, k, n])),
+        check: Box::new(move || check_product(DType::F32, &bare.download(&out), &left, &right, [m, k, n])),
     }
 }

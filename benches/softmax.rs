@@ -3,7 +3,7 @@
 mod support;
 
 use gristmill::{DType, ops};
-use support::{Group, Place, Ready, TINY, U, Work, check, download, normals, variants, zeros};
+use support::{Group, Place, Ready, U, Work, check, normals_in, numbers, storing, variants, zeros};
 
 const SHAPES: [[usize; 2]; 2] = [[64, 512], [512, 4096]];
 
@@ -15,15 +15,18 @@ fn main() {
 
 fn rows(place: &Place, group: &mut Group, log: bool) {
     for [count, len] in SHAPES {
-        for variant in variants(place, "softmax") {
-            group.row(&variant.name, "f32", &format!("{count}x{len}"), Work::Bytes(8 * count * len), || {
-                let (x, host) = normals(&variant.device, &[count, len], 1);
-                let out = zeros(&variant.device, DType::F32, &[count, len]);
+        for (dtype, variant) in
+            [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| variants(place, "softmax").into_iter().map(move |v| (d, v)))
+        {
+            let work = Work::Bytes(2 * dtype.block_bytes() * count * len);
+            group.row(&variant.name, dtype.name(), &format!("{count}x{len}"), work, || {
+                let (x, host) = normals_in(&variant.device, dtype, &[count, len], 1);
+                let out = zeros(&variant.device, dtype, &[count, len]);
                 let call = if log { ops::log_softmax_into } else { ops::softmax_into };
                 Ready::new(
                     &out,
                     move |out| call(out, &x, -1, &ops::Softmax::default()),
-                    move |out| check_rows(&download(out), &host, len, log),
+                    move |out| check_rows(dtype, &numbers(out), &host, len, log),
                 )
             });
         }
@@ -31,7 +34,7 @@ fn rows(place: &Place, group: &mut Group, log: bool) {
 }
 
 /// The bounds that the ops state.
-fn check_rows(got: &[f32], x: &[f32], len: usize, log: bool) {
+fn check_rows(dtype: DType, got: &[f32], x: &[f32], len: usize, log: bool) {
     assert_eq!(got.len(), x.len());
     check(if log { "log_softmax" } else { "softmax" }, got, |index| {
         let row = &x[index / len * len..][..len];
@@ -40,10 +43,11 @@ fn check_rows(got: &[f32], x: &[f32], len: usize, log: bool) {
         let below = top - f64::from(x[index]);
         let others = 3.0 + 2.0 * (top - low) + len as f64;
         if log {
-            (-below - total.ln(), U * (4.0 * below + others + 8.0))
+            let value = -below - total.ln();
+            (value, U * (4.0 * below + others + 8.0) + storing(dtype, value))
         } else {
             let p = (-below).exp() / total;
-            (p, p * U * (3.0 + 2.0 * below + others + 2.5) + TINY)
+            (p, p * U * (3.0 + 2.0 * below + others + 2.5) + storing(dtype, p))
         }
     });
 }

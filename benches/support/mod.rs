@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use gristmill::{DEVICE_VAR, Device, Result, Tensor};
+use gristmill::{DEVICE_VAR, DType, Device, Result, Tensor};
 
 use clock::Clock;
 
@@ -210,13 +210,38 @@ pub fn normals(device: &Device, shape: &[usize], seed: u64) -> (Tensor, Vec<f32>
     (upload(device, &host, shape), host)
 }
 
+/// The same in another float type, and what they are on the host once they are rounded to it.
+pub fn normals_in(device: &Device, dtype: DType, shape: &[usize], seed: u64) -> (Tensor, Vec<f32>) {
+    let x = cast(&normals(&Device::cpu(), shape, seed).0, dtype);
+    let host = numbers(&x);
+    (x.to_device(device).unwrap_or_else(|error| panic!("{error}")), host)
+}
+
+fn cast(x: &Tensor, dtype: DType) -> Tensor {
+    gristmill::ops::cast(x, dtype).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// All elements of any float type on the host, as f32.
+pub fn numbers(x: &Tensor) -> Vec<f32> {
+    download(&cast(x, DType::F32))
+}
+
+/// What storing a result adds to its bound: a unit in the last place of 16 bits.
+pub fn storing(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F16 => value.abs() * 2f64.powi(-10) + 2f64.powi(-14),
+        DType::BF16 => value.abs() * 2f64.powi(-7) + TINY,
+        _ => TINY,
+    }
+}
+
 /// A tensor of host data.
 pub fn upload<T: gristmill::Element>(device: &Device, data: &[T], shape: &[usize]) -> Tensor {
     Tensor::from_slice(device, data, shape).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Zeros.
-pub fn zeros(device: &Device, dtype: gristmill::DType, shape: &[usize]) -> Tensor {
+pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Tensor {
     Tensor::zeros(device, dtype, shape).unwrap_or_else(|error| panic!("{error}"))
 }
 
