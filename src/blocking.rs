@@ -68,6 +68,52 @@ impl Tensor {
         self.shaped(self.to_vec()?)
     }
 
+    /// The elements for `safetensors::serialize` and `serialize_to_file`, without a second copy on the host: on the CPU a dense tensor's
+    /// storage is borrowed, on a GPU the readback is all there is. A view with gaps is gathered once (on a GPU after the readback: there
+    /// [`contiguous`](Tensor::contiguous) first spares that). Waits for the device.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor};
+    ///
+    /// let device = Device::cpu();
+    /// let (w, b) = (Tensor::rand_normal(&device, &[4, 8], 0.0, 1.0, 1)?, Tensor::full(&device, half::f16::ONE, &[4])?);
+    /// # let folder = std::env::temp_dir().join(format!("gristmill-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let path = folder.join("layer.safetensors");
+    /// safetensors::serialize_to_file([("w", w.to_safetensors()?), ("b", b.to_safetensors()?)], None, &path)?;
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), and what the work that it waits for failed with. Every [`DType`](crate::DType) has its
+    /// dtype there.
+    #[cfg(feature = "safetensors")]
+    pub fn to_safetensors(&self) -> Result<crate::HostTensor> {
+        block_on(self.lent(Wait::Here))
+    }
+
+    /// The tensor as an `.npy` array in row-major order, into anything: a file, a vector. In two writes, so that a plain `File` needs no
+    /// `BufWriter`; it is flushed. Waits for the device.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor};
+    ///
+    /// let x = Tensor::arange::<u8>(&Device::cpu(), 0.0, 1.0, 6)?.reshape(&[2, 3])?;
+    /// let mut file = Vec::new(); // or std::fs::File::create("x.npy")?
+    /// x.write_npy(&mut file)?;
+    /// assert!(file.starts_with(b"\x93NUMPY") && file.ends_with(&[0, 1, 2, 3, 4, 5]));
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) for bf16, which NumPy does not have: `cast` to f32, which holds every bf16.
+    /// [`Error::Io`](crate::Error::Io) if the writer fails; and as `to_vec`.
+    #[cfg(feature = "npy")]
+    pub fn write_npy(&self, writer: impl std::io::Write) -> Result<()> {
+        block_on(self.saved(writer, Wait::Here))
+    }
+
     /// The tensor on another device: a view if it is a handle of the same device, else a dense copy (through the host; waits for the
     /// device that it is on).
     ///

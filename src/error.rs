@@ -109,6 +109,26 @@ pub enum Error {
         /// The limit's name.
         limit_name: &'static str,
     },
+    /// A file, or a view into one, does not hold what a tensor can take: convert it, or get it anew.
+    #[error("{op}: {problem}; {help}")]
+    Format {
+        /// The call that read it.
+        op: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A reader or a writer failed: see to the file, the disk or the connection, and call again from the start. It keeps what it has taken.
+    #[error("{op}: {problem} ({kind}); see to the file or the connection, and call again from the start")]
+    Io {
+        /// The call that read or wrote.
+        op: &'static str,
+        /// The kind that the reader or writer gave.
+        kind: std::io::ErrorKind,
+        /// What it said.
+        problem: String,
+    },
     /// No GPU adapter fits what was asked: install a driver, or ask for something else.
     #[error("no GPU adapter for {wanted} (found: {}); {help}", if .found.is_empty() { "none".to_string() } else { .found.join(", ") })]
     NoGpu {

@@ -29,11 +29,14 @@
 //! | I have | I want | call |
 //! |---|---|---|
 //! | nothing | a device | [`Device::best`]; [`Device::cpu`], `Device::gpu` to be sure; `Device::adapters` to look |
-//! | a slice, an `ndarray` array | a tensor | [`Tensor::from_slice`], [`Tensor::from_ndarray`] |
+//! | a slice, an `ndarray` array (of `half::f16` and `bf16` too) | a tensor | [`Tensor::from_slice`], [`Tensor::from_ndarray`] |
+//! | a safetensors file | its tensors | `Tensor::from_safetensors` for each view (feature `safetensors`) |
+//! | an `.npy` file | a tensor | `Tensor::read_npy` (feature `npy`) |
 //! | a shape | a tensor | [`Tensor::zeros`], [`full`](Tensor::full), [`arange`](Tensor::arange), [`rand_uniform`](Tensor::rand_uniform), [`rand_normal`](Tensor::rand_normal) |
 //! | a tensor | another shape of it | the views ([`narrow`](Tensor::narrow), [`permute`](Tensor::permute), [`reshape`](Tensor::reshape), …): free. [`Tensor::contiguous`] where `reshape` refuses |
 //! | a tensor | its elements | [`Tensor::to_vec`], [`to_ndarray`](Tensor::to_ndarray), or their `_async` twins |
 //! | a tensor | it elsewhere | [`Tensor::to_device`] |
+//! | tensors | a file of them | `Tensor::to_safetensors`, then `safetensors::serialize_to_file`; `Tensor::write_npy` |
 //! | x and a weight | x · wᵀ | [`ops::matmul`](ops::matmul()) with `w.transpose(-1, -2)`: the transpose costs nothing |
 //! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
 //! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
@@ -55,12 +58,16 @@
 //! # Waiting
 //!
 //! On a GPU an op returns once its dispatches are recorded. Work is submitted when enough has gathered, and when something waits:
-//! [`Device::sync`], [`Tensor::to_vec`] and [`to_ndarray`](Tensor::to_ndarray), nothing else. Their async twins need no executor of any kind:
+//! [`Device::sync`] and whatever brings elements to the host ([`Tensor::to_vec`], [`to_ndarray`](Tensor::to_ndarray), `to_safetensors`,
+//! `write_npy`, [`to_device`](Tensor::to_device) to another device), nothing else. Their async twins need no executor of any kind:
 //! on native a short-lived thread polls the device for each, in a browser the event loop does.
 //!
 //! # Features
 //!
 //! - `gpu` (default): everything that needs wgpu. Without it [`Device::cpu`] is the only device and the crate has no graphics dependencies.
+//! - `safetensors`: `Tensor::from_safetensors`, `Tensor::to_safetensors` and `HostTensor`, without a second copy on the host. Brings the
+//!   `safetensors` crate.
+//! - `npy`: `Tensor::read_npy` and `Tensor::write_npy`. Brings the `ndarray-npy` crate.
 //!
 //! # Environment
 //!
@@ -85,6 +92,8 @@ mod dtype;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(any(feature = "npy", feature = "safetensors"))]
+mod interop;
 mod layout;
 pub mod ops;
 mod philox;
@@ -94,5 +103,7 @@ mod tensor;
 pub use device::{DEVICE_VAR, Device};
 pub use dtype::{DType, Element};
 pub use error::{Error, Operand, Result};
+#[cfg(feature = "safetensors")]
+pub use interop::safetensors::HostTensor;
 pub use layout::{Indices, Layout, MAX_RANK};
 pub use tensor::Tensor;

@@ -1,7 +1,7 @@
 //! [`Tensor`]: shared storage seen through a [`Layout`].
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,7 +34,8 @@ pub(crate) enum StorageData {
 /// An n-dimensional array on a [`Device`]: up to 6 axes of one [`DType`].
 ///
 /// Cloning and viewing are free: they share the storage. What writes into a tensor (`_into` ops) is seen by all that share it.
-/// `to_vec` and `to_ndarray` (and `Device::sync`) wait for the device; nothing else does. Axes may be counted from the end: -1 is the last.
+/// What brings elements to the host (`to_vec`, `to_ndarray`, …) and `Device::sync` wait for the device; nothing else does. Axes may be
+/// counted from the end: -1 is the last.
 ///
 /// ```
 /// use gristmill::{Device, Tensor};
@@ -52,6 +53,25 @@ pub struct Tensor {
     storage: Arc<Storage>,
     layout: Layout,
     dtype: DType,
+}
+
+/// The bytes of a tensor's elements on the host, row-major.
+#[derive(Debug)]
+pub(crate) enum HostBytes {
+    /// A snapshot of the CPU's storage, and where in it they lie.
+    Lent(Arc<Bytes>, Range<usize>),
+    /// Read from a GPU, or gathered from a view with gaps.
+    Own(Vec<u8>),
+}
+
+impl Deref for HostBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            HostBytes::Lent(bytes, range) => &bytes[range.clone()],
+            HostBytes::Own(bytes) => bytes,
+        }
+    }
 }
 
 fn too_large(op: &'static str, shape: &[usize]) -> Error {
@@ -110,7 +130,7 @@ impl Tensor {
         Self::from_bytes(op, device, bytemuck::cast_slice(data), layout, T::DTYPE)
     }
 
-    fn from_bytes(op: &'static str, device: &Device, bytes: &[u8], layout: Layout, dtype: DType) -> Result<Self> {
+    pub(crate) fn from_bytes(op: &'static str, device: &Device, bytes: &[u8], layout: Layout, dtype: DType) -> Result<Self> {
         let data = match device.kind() {
             Kind::Cpu => StorageData::Cpu(CpuBuffer::from_slice(op, bytes)?),
             #[cfg(feature = "gpu")]
@@ -119,20 +139,27 @@ impl Tensor {
         Ok(Self::with_storage(device, data, layout, dtype))
     }
 
-    fn with_storage(device: &Device, data: StorageData, layout: Layout, dtype: DType) -> Self {
+    pub(crate) fn with_storage(device: &Device, data: StorageData, layout: Layout, dtype: DType) -> Self {
         let writes = AtomicU64::new(0);
         Tensor { device: device.clone(), storage: Arc::new(Storage { data, writes }), layout, dtype }
     }
 
-    /// A tensor of an ndarray array or view, of any memory order.
+    /// A tensor of an ndarray array or view, of any memory order and any [`Element`]: [`half::f16`] and [`half::bf16`] too.
     ///
     /// ```
-    /// use gristmill::{Device, Tensor};
-    /// use ndarray::array;
+    /// use gristmill::{DType, Device, Tensor};
+    /// use half::bf16;
+    /// use ndarray::{array, s};
     ///
     /// let a = array![[1.0f32, 2.0], [3.0, 4.0]];
     /// let x = Tensor::from_ndarray(&Device::cpu(), &a.t())?;
     /// assert_eq!(x.to_ndarray::<f32>()?, a.t().into_dyn());
+    ///
+    /// let halves = a.mapv(bf16::from_f32);
+    /// let upside_down = halves.slice(s![..;-1, ..]);
+    /// let x = Tensor::from_ndarray(&Device::cpu(), &upside_down)?;
+    /// assert_eq!(x.dtype(), DType::BF16);
+    /// assert_eq!(x.to_ndarray::<bf16>()?, upside_down.into_dyn());
     /// # Ok::<(), gristmill::Error>(())
     /// ```
     ///
@@ -147,7 +174,11 @@ impl Tensor {
         match array.as_slice() {
             Some(data) => Self::from_slice(device, data, array.shape()),
             None => {
-                let data: Vec<T> = array.iter().copied().collect();
+                // A broadcast view can be far larger than what it shows.
+                let op = "Tensor::from_ndarray";
+                let mut data = Vec::new();
+                reserve(&mut data, op, dense(op, array.shape())?.len())?;
+                data.extend(array.iter().copied());
                 Self::from_slice(device, &data, array.shape())
             }
         }
@@ -179,7 +210,7 @@ impl Tensor {
     /// [`Error::TooLarge`], [`Error::OutOfMemory`].
     pub fn full<T: Element>(device: &Device, value: T, shape: &[usize]) -> Result<Self> {
         let op = "Tensor::full";
-        let data = reserve(op, value, dense(op, shape)?.len())?;
+        let data = filled(op, value, dense(op, shape)?.len())?;
         Self::from_slice(device, &data, shape)
     }
 
@@ -189,7 +220,7 @@ impl Tensor {
     /// [`Error::TooLarge`], [`Error::OutOfMemory`].
     pub fn arange<T: Element>(device: &Device, start: f64, step: f64, len: usize) -> Result<Self> {
         let op = "Tensor::arange";
-        let mut data = reserve(op, T::from_f64(start), dense(op, &[len])?.len())?;
+        let mut data = filled(op, T::from_f64(start), dense(op, &[len])?.len())?;
         for (i, element) in data.iter_mut().enumerate() {
             *element = T::from_f64(start + step * i as f64);
         }
@@ -226,7 +257,7 @@ impl Tensor {
     }
 
     fn random(op: &'static str, device: &Device, shape: &[usize], seed: u64, draw: impl Fn([u32; 4]) -> [f32; 4] + Sync) -> Result<Self> {
-        let mut data = reserve(op, 0f32, dense(op, shape)?.len())?;
+        let mut data = filled(op, 0f32, dense(op, shape)?.len())?;
         data.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
             for (i, four) in values.chunks_mut(4).enumerate() {
                 let n = chunk * (CHUNK / 4) + i;
@@ -409,7 +440,7 @@ impl Tensor {
             return Ok(Tensor { device: device.clone(), ..self.clone() });
         }
         let op = "Tensor::to_device";
-        let bytes = self.read(wait).await?;
+        let bytes = self.read(op, wait).await?;
         Self::from_bytes(op, device, &bytes, dense(op, self.shape())?, self.dtype)
     }
 
@@ -430,11 +461,12 @@ impl Tensor {
     }
 
     pub(crate) async fn elements<T: Element>(&self, wait: Wait) -> Result<Vec<T>> {
+        let op = "Tensor::to_vec";
         if T::DTYPE != self.dtype {
             let operands = vec![self.operand("self")];
-            return Err(Error::DType { op: "Tensor::to_vec", operands, supported: T::DTYPE.name() });
+            return Err(Error::DType { op, operands, supported: T::DTYPE.name() });
         }
-        Ok(T::from_bytes(&self.read(wait).await?))
+        Ok(T::from_bytes(&self.read(op, wait).await?))
     }
 
     pub(crate) fn shaped<T: Element>(&self, data: Vec<T>) -> Result<ArrayD<T>> {
@@ -442,22 +474,28 @@ impl Tensor {
     }
 
     /// The bytes of all elements, row-major.
-    async fn read(&self, wait: Wait) -> Result<Vec<u8>> {
+    pub(crate) async fn read(&self, op: &'static str, wait: Wait) -> Result<HostBytes> {
+        if self.is_empty() {
+            return Ok(HostBytes::Own(Vec::new()));
+        }
         match &self.storage.data {
             StorageData::Cpu(buffer) => {
                 let _ = wait;
-                self.gather(&buffer.snapshot(), 0)
+                let bytes = buffer.snapshot();
+                if self.layout.is_contiguous() {
+                    let size = self.dtype.block_bytes();
+                    let start = self.layout.offset() * size;
+                    return Ok(HostBytes::Lent(bytes, start..start + self.len() * size));
+                }
+                self.gather(op, &bytes, 0).map(HostBytes::Own)
             }
             #[cfg(feature = "gpu")]
             StorageData::Gpu(buffer) => {
                 let (start, len) = self.reach();
-                match self.device.kind() {
-                    Kind::Gpu(gpu) if len > 0 => {
-                        let bytes = gpu.read("Tensor::to_vec", buffer, start, len, wait).await?;
-                        self.gather(&bytes, start)
-                    }
-                    _ => Ok(Vec::new()),
-                }
+                let Kind::Gpu(gpu) = self.device.kind() else { return Ok(HostBytes::Own(Vec::new())) };
+                let bytes = gpu.read(op, buffer, start, len, wait).await?;
+                // What is read begins and ends where the tensor does.
+                if self.layout.is_contiguous() { Ok(HostBytes::Own(bytes)) } else { self.gather(op, &bytes, start).map(HostBytes::Own) }
             }
         }
     }
@@ -470,35 +508,31 @@ impl Tensor {
         ((span.start * size) as u64, (span.len() * size) as u64)
     }
 
-    /// The elements in row-major order out of storage bytes that begin at byte `base`.
-    fn gather(&self, bytes: &[u8], base: u64) -> Result<Vec<u8>> {
+    /// The elements of a view with gaps, in row-major order, out of storage bytes that begin at byte `base`.
+    fn gather(&self, op: &'static str, bytes: &[u8], base: u64) -> Result<Vec<u8>> {
         let size = self.dtype.block_bytes();
         let base = base as usize;
         let mut result = Vec::new();
-        if self.is_empty() {
-            return Ok(result);
-        }
         // A broadcast view can be far larger than its storage.
-        let len = self.len() * size;
-        let out_of_memory = |_| Error::OutOfMemory { op: "Tensor::to_vec", bytes: len as u64, device: "the host".into() };
-        result.try_reserve_exact(len).map_err(out_of_memory)?;
-        if self.layout.is_contiguous() {
-            let start = self.layout.offset() * size - base;
-            result.extend_from_slice(&bytes[start..start + len]);
-        } else {
-            for index in self.layout.indices() {
-                let start = index * size - base;
-                result.extend_from_slice(&bytes[start..start + size]);
-            }
+        reserve(&mut result, op, self.len() * size)?;
+        for index in self.layout.indices() {
+            let start = index * size - base;
+            result.extend_from_slice(&bytes[start..start + size]);
         }
         Ok(result)
     }
 }
 
-/// `len` copies of a value; an error rather than an abort where there is no memory.
-fn reserve<T: Copy>(op: &'static str, value: T, len: usize) -> Result<Vec<T>> {
+/// Room for `len` elements; an error rather than an abort where there is no memory.
+pub(crate) fn reserve<T>(data: &mut Vec<T>, op: &'static str, len: usize) -> Result<()> {
+    let bytes = len.saturating_mul(size_of::<T>()) as u64;
+    data.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { op, bytes, device: "the host".into() })
+}
+
+/// `len` copies of a value.
+fn filled<T: Copy>(op: &'static str, value: T, len: usize) -> Result<Vec<T>> {
     let mut data = Vec::new();
-    data.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { op, bytes: (len * size_of::<T>()) as u64, device: "the host".into() })?;
+    reserve(&mut data, op, len)?;
     data.resize(len, value);
     Ok(data)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every module of the crate and its layer.
-const LAYERS: [(&str, u32); 11] = [
+const LAYERS: [(&str, u32); 12] = [
     ("error", 0),
     ("dtype", 0),
     ("layout", 0),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, u32); 11] = [
     ("device", 2),
     ("tensor", 2),
     ("blocking", 2),
+    ("interop", 2),
     ("ops", 3),
 ];
 

@@ -85,12 +85,12 @@ in_tree() { env "${tree[@]}" "$@"; }
 on_native() { env "${native[@]}" "$@"; }
 
 step fmt cargo fmt --check
-step clippy cargo clippy --all-targets -- -D warnings
+step clippy cargo clippy --all-targets --all-features -- -D warnings
 step clippy-cpu cargo clippy --all-targets --no-default-features -- -D warnings
-step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
-step test in_tree cargo test
-step smoke on_native cargo test --test ops
-step cpu cargo test --no-default-features
-# In the tests' profile: a second one would compile every dependency once more.
+step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
+step test in_tree cargo test --all-features
+step smoke on_native cargo test --all-features --test ops --test interop --test host_copies
+step cpu cargo test --no-default-features --features safetensors,npy
+# With the default features, as most will have it. In the tests' profile: a second one would compile every dependency once more.
 step conformance in_tree cargo run --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
 step quickstart in_tree cargo run --example quickstart

@@ -29,6 +29,23 @@ impl Bytes {
         words.resize(count, [0; 4]);
         Ok(Bytes { words, len })
     }
+
+    /// `len` bytes that `fill` brings in order, piece by piece: memory grows with what has come, whatever was promised.
+    #[cfg(feature = "npy")]
+    pub(crate) fn grow(op: &'static str, len: usize, mut fill: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Self> {
+        const FIRST: usize = 1 << 20;
+        let mut bytes = Bytes::default();
+        while bytes.len < len {
+            let start = bytes.len;
+            bytes.len = len.min((2 * start).max(FIRST));
+            let count = bytes.len.div_ceil(size_of::<Word>());
+            let out_of_memory = |_| Error::OutOfMemory { op, bytes: len as u64, device: "the host".into() };
+            bytes.words.try_reserve_exact(count - bytes.words.len()).map_err(out_of_memory)?;
+            bytes.words.resize(count, [0; 4]);
+            fill(&mut bytes[start..])?;
+        }
+        Ok(bytes)
+    }
 }
 
 impl std::ops::Deref for Bytes {

@@ -73,10 +73,10 @@ fn views(device: &Device) -> gristmill::Result<()> {
     assert_eq!(dense.reshape(&[24])?.to_vec::<i32>()?, pick(&|a, b, c| at(a, c, b), [2, 4, 3]));
     assert!(x.contiguous()?.shares_storage(&x));
     assert_eq!(x.unsqueeze(-1)?.unsqueeze(0)?.shape(), [1, 2, 3, 4, 1]);
-    assert_eq!(x.narrow(1, 3..3)?.to_vec::<i32>()?, []);
+    assert!(x.narrow(1, 3..3)?.to_vec::<i32>()?.is_empty());
     // Views of nothing stay where they are.
     let nothing = Tensor::zeros(device, DType::I32, &[0, 10])?;
-    assert_eq!(nothing.narrow(1, 5..6)?.to_vec::<i32>()?, []);
+    assert!(nothing.narrow(1, 5..6)?.to_vec::<i32>()?.is_empty());
     assert_eq!(nothing.narrow(1, 5..6)?.reshape(&[0])?.to_ndarray::<i32>()?.len(), 0);
 
     // A write is seen by all that share the storage, and counted.
