@@ -134,6 +134,17 @@ impl Layout {
         Some(self)
     }
 
+    /// Every `step`-th index of `axis`, from the first. `None` if there is no such axis or `step` is 0.
+    pub fn step(mut self, axis: usize, step: usize) -> Option<Self> {
+        if axis >= self.rank || step == 0 {
+            return None;
+        }
+        self.dims[axis] = self.dims[axis].div_ceil(step);
+        // With one index left the stride is not used: it must not overflow.
+        self.strides[axis] = if self.dims[axis] > 1 { self.strides[axis] * step } else { self.strides[axis] };
+        Some(self)
+    }
+
     /// Axis `i` of the result is axis `axes[i]` of this. `None` unless `axes` is a permutation.
     pub fn permute(self, axes: &[usize]) -> Option<Self> {
         let mut sorted = axes.to_vec();

@@ -371,6 +371,24 @@ impl Tensor {
         self.view("narrow", layout, help, format_args!("{range:?} of axis {axis}"))
     }
 
+    /// Every `step`-th index of an axis, from the first: after [`narrow`](Self::narrow) a slice with a step. (Backwards is
+    /// [`ops::gather`](crate::ops::gather()).)
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor};
+    ///
+    /// let x = Tensor::arange::<f32>(&Device::cpu(), 0.0, 1.0, 10)?;
+    /// assert_eq!(x.narrow(0, 1..8)?.step(0, 3)?.to_vec::<f32>()?, [1.0, 4.0, 7.0]);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis, [`Error::Shape`] if the step is 0.
+    pub fn step(&self, axis: isize, step: usize) -> Result<Self> {
+        let at = axis_of("step", axis, self.rank())?;
+        self.view("step", self.layout.step(at, step), "give a step of at least 1", format_args!("every {step}th of axis {axis}"))
+    }
+
     /// Axis `i` of the result is axis `axes[i]` of this.
     ///
     /// # Errors

