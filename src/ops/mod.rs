@@ -8,6 +8,7 @@
 //! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
+//! | [`sum`], [`mean`], [`amax`], [`amin`], [`argmax`], [`argmin`] | over axes | any, over any of its axes |
 //! | [`concat`] | parts one after the other | along an axis |
 //! | [`gather`](gather()), [`check_indices`] | rows by index | any, along an axis |
 //!
@@ -41,6 +42,7 @@ mod concat;
 pub mod copy;
 pub mod gather;
 pub mod matmul;
+pub mod reduce;
 pub mod softmax;
 
 pub use attention::{Attention, Causal, attention, attention_into};
@@ -55,6 +57,7 @@ pub use copy::{copy, copy_into};
 pub use gather::check_indices;
 pub use gather::{check_indices_async, gather, gather_into};
 pub use matmul::{matmul, matmul_into};
+pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 
 use crate::cpu::{Bytes, CpuBuffer};
@@ -78,6 +81,8 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &copy::gpu::COPY_SCATTER,
         &gather::gpu::GATHER,
         &matmul::gpu::MATMUL,
+        &reduce::gpu::REDUCE,
+        &reduce::gpu::REDUCE_ARG,
         &softmax::gpu::SOFTMAX,
     ];
     KERNELS

@@ -10,6 +10,7 @@ mod copy;
 mod errors;
 mod gather;
 mod matmul;
+mod reduce;
 mod softmax;
 mod support;
 mod tensor;
@@ -35,7 +36,9 @@ fn main() {
         support::runner::trial("comparator", support::compare::self_test),
         support::runner::trial("bounds::docs", support::bounds::docs_say_so),
     ];
-    for op in [attention::all, binary::all, cast::all, copy::all, errors::all, gather::all, matmul::all, softmax::all, tensor::all] {
+    for op in
+        [attention::all, binary::all, cast::all, copy::all, errors::all, gather::all, matmul::all, reduce::all, softmax::all, tensor::all]
+    {
         trials.extend(op());
     }
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;

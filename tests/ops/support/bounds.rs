@@ -9,6 +9,8 @@ const DOCS: &[(&str, &str)] = &[
     ("binary", "an error of at most `2.5 · 2^-23 · |out|` for 2^-126 ≤ |rhs| ≤ 2^126"),
     ("binary", "a relative error of at most `2^-23 · (8 + 6 · |rhs| · (1 + |log2 |lhs||))`"),
     ("matmul", "at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond"),
+    ("reduce", "an error of at most `c · 2^-23 · Σ|x|` with c = 16 for n ≤ 64 and 4·√n beyond"),
+    ("reduce", "the error of the sum, divided by n, and `3 · 2^-23 · |out|` for the division"),
     ("softmax", "at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)`"),
     ("softmax", "what rounding `l` costs: `2^-22 · (|l| + |max l|)`"),
     ("softmax", "at most `2^-23 · (4t + max(3 + 2t) + n + 8)`"),
@@ -33,6 +35,11 @@ pub fn power(out: f64, lhs: f64, rhs: f64) -> f64 {
 /// Sums of `k` products (or of `k` numbers), whose magnitudes add up to `magnitude`.
 pub fn sums(k: usize, magnitude: f64) -> f64 {
     super::reference::n2(k) * U * magnitude
+}
+
+/// Their mean.
+pub fn mean(out: f64, n: usize, magnitude: f64) -> f64 {
+    sums(n, magnitude) / n as f64 + 3.0 * U * out.abs()
 }
 
 /// Softmax, relative: of an element `t` below its row's maximum, in a row of `n` whose steepest exponential is off by `steepest` units.
