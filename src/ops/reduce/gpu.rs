@@ -149,8 +149,8 @@ fn select(caps: &Caps, over: &Layout) -> &'static Constants {
     match over.len() {
         // Outputs are neighbours where the elements of one are not.
         _ if !side_by_side => lane,
-        0..=64 => lane,
-        0..=1024 => narrow,
+        ..=64 => lane,
+        65..=1024 => narrow,
         _ if caps.kind == AdapterKind::Software => narrow,
         _ => wide,
     }
