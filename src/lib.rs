@@ -42,6 +42,7 @@
 //! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
 //! | two tensors | their sum, product | [`ops::add`], [`ops::mul`], with broadcasting |
+//! | hidden values | an activation of them | [`ops::gelu`], [`ops::silu`], [`ops::relu`], …; [`ops::exp`], [`ops::rsqrt`], [`ops::clamp`] and their like |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
 //! | a driver that miscompiles a kernel | another kernel | `Device::pinned` |
 //!

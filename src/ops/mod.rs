@@ -6,6 +6,8 @@
 //! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
 //! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
 //! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
+//! | [`neg`], [`abs`], [`exp`], [`log`], [`sqrt`], [`rsqrt`], [`erf`], [`clamp`] | of `x` | any |
+//! | [`relu`], [`gelu`], [`gelu_tanh`], [`silu`], [`sigmoid`], [`tanh`], [`softplus`], [`hard_swish`] | activations of `x` | any |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
 //! | [`sum`], [`mean`], [`amax`], [`amin`], [`argmax`], [`argmin`] | over axes | any, over any of its axes |
@@ -44,6 +46,7 @@ pub mod gather;
 pub mod matmul;
 pub mod reduce;
 pub mod softmax;
+pub mod unary;
 
 pub use attention::{Attention, Causal, attention, attention_into};
 pub use binary::{
@@ -59,6 +62,13 @@ pub use gather::{check_indices_async, gather, gather_into};
 pub use matmul::{matmul, matmul_into};
 pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
+pub use unary::{
+    abs, abs_in_place, abs_into, clamp, clamp_in_place, clamp_into, erf, erf_in_place, erf_into, exp, exp_in_place, exp_into, gelu,
+    gelu_in_place, gelu_into, gelu_tanh, gelu_tanh_in_place, gelu_tanh_into, hard_swish, hard_swish_in_place, hard_swish_into, log,
+    log_in_place, log_into, neg, neg_in_place, neg_into, relu, relu_in_place, relu_into, rsqrt, rsqrt_in_place, rsqrt_into, sigmoid,
+    sigmoid_in_place, sigmoid_into, silu, silu_in_place, silu_into, softplus, softplus_in_place, softplus_into, sqrt, sqrt_in_place,
+    sqrt_into, tanh, tanh_in_place, tanh_into,
+};
 
 use crate::cpu::{Bytes, CpuBuffer};
 #[cfg(feature = "gpu")]
@@ -84,6 +94,8 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &reduce::gpu::REDUCE,
         &reduce::gpu::REDUCE_ARG,
         &softmax::gpu::SOFTMAX,
+        &unary::gpu::UNARY,
+        &unary::gpu::UNARY_IN_PLACE,
     ];
     KERNELS
 }

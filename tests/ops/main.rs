@@ -14,6 +14,7 @@ mod reduce;
 mod softmax;
 mod support;
 mod tensor;
+mod unary;
 
 use libtest_mimic::Arguments;
 
@@ -28,6 +29,8 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("matmul", 15_000, 480_000),
     ("mul", 5_000, 18_000),
     ("softmax", 15_000, 230_000),
+    ("exp", 30_000, 600_000),
+    ("neg", 500_000, 600_000),
 ];
 
 fn main() {
@@ -36,9 +39,20 @@ fn main() {
         support::runner::trial("comparator", support::compare::self_test),
         support::runner::trial("bounds::docs", support::bounds::docs_say_so),
     ];
-    for op in
-        [attention::all, binary::all, cast::all, copy::all, errors::all, gather::all, matmul::all, reduce::all, softmax::all, tensor::all]
-    {
+    let suites = [
+        attention::all,
+        binary::all,
+        cast::all,
+        copy::all,
+        errors::all,
+        gather::all,
+        matmul::all,
+        reduce::all,
+        softmax::all,
+        tensor::all,
+        unary::all,
+    ];
+    for op in suites {
         trials.extend(op());
     }
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;
