@@ -242,6 +242,8 @@ impl Kernel {
             text.push('\n');
             text.push_str(lib);
         }
+        #[cfg(gristmill_mutation)]
+        let mut text = mutate(text);
         let dtypes = self.bindings.iter().zip(spec.dtypes).filter_map(|(binding, dtype)| Some((binding.dtype_const?, dtype.code())));
         let chosen = spec.variant.values.iter().chain(spec.tune.values).copied();
         for (name, value) in dtypes.chain(chosen) {
@@ -254,6 +256,14 @@ impl Kernel {
         }
         Ok(text)
     }
+}
+
+/// For tests/mutation.sh: the text with one shader file's replaced by a mutant of it.
+#[cfg(gristmill_mutation)]
+fn mutate(text: String) -> String {
+    let Some(folder) = std::env::var_os("GRISTMILL_MUTATION").map(std::path::PathBuf::from) else { return text };
+    let read = |name| std::fs::read_to_string(folder.join(name)).expect("a folder with original.wgsl and mutant.wgsl");
+    text.replacen(&read("original.wgsl"), &read("mutant.wgsl"), 1)
 }
 
 /// Gives `const name: u32` a new value. `None` unless it is declared exactly once, on a line of its own.

@@ -11,6 +11,7 @@ use crate::support::runner::{Case, Expected, check, trials};
 pub fn all() -> Vec<Trial> {
     let mut all = trials("cast", "pairs", pairs);
     all.extend(trials("cast", "shapes", shapes));
+    all.extend(trials("cast", "large_grid", large_grid));
     all
 }
 
@@ -33,6 +34,14 @@ fn values(dtype: DType) -> Host {
         DType::F32 => {
             let mut all: Vec<f32> = edges.iter().map(|&v| v as f32).collect();
             all.extend((0..20_000).map(|_| f32::from_bits(random.next() as u32)));
+            // At the ends and wherever f16 has exponents: each bit above and below a power of two, and one to either side of it.
+            for exponent in (100..=145).chain([0, 1, 254, 255]) {
+                for bit in 0..23 {
+                    for place in [(exponent << 23) + (1 << bit), ((exponent + 1) << 23) - (1 << bit)] {
+                        all.extend([place - 1, place, place + 1].map(|bits| f32::from_bits(bits | (bit & 1) << 31)));
+                    }
+                }
+            }
             Host::new(&[all.len()], &all)
         }
         DType::F16 => Host::new(&[1 << 16], &(0..=u16::MAX).map(f16::from_bits).collect::<Vec<_>>()),
@@ -118,4 +127,21 @@ fn shapes(subject: &Subject, device: &Device, level: Level) -> Result<(), String
         }
     }
     Ok(())
+}
+
+/// More workgroups than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let row: Vec<u8> = (0..4112).map(|i| (i % 251 + 1) as u8).collect();
+    let run = || {
+        let x = Tensor::from_slice(device, &row, &[4112])?;
+        ops::cast(&x.broadcast_to(&[4112, 4112])?, DType::U32)?.to_vec::<u32>()
+    };
+    let out = run().map_err(|error| error.to_string())?;
+    match out.iter().zip(row.iter().cycle()).position(|(got, want)| *got != u32::from(*want)) {
+        None => Ok(()),
+        Some(at) => Err(format!("a cast of 4112 x 4112 on {}: element {at} is {}", subject.name, out[at])),
+    }
 }

@@ -11,6 +11,7 @@ use crate::support::runner::{Case, Expected, check, differs, sample, trials};
 pub fn all() -> Vec<Trial> {
     let mut all = trials("copy", "shapes", shapes);
     all.extend(trials("copy", "bits", bits));
+    all.extend(trials("copy", "large_grid", large_grid));
     all.extend(trials("copy", "random", random));
     all
 }
@@ -63,6 +64,27 @@ fn bits(subject: &Subject, device: &Device, _level: Level) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// More workgroups than a dimension of the grid holds, into dense and into strided outputs.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let words: Vec<u32> = (1..=4112).collect();
+    let bytes: Vec<u8> = words.iter().map(|i| (i % 251 + 1) as u8).collect();
+    let run = || {
+        let x = Tensor::from_slice(device, &words, &[4112])?;
+        let dense = ops::copy(&x.broadcast_to(&[4112, 4112])?)?.to_vec::<u32>()?;
+        let x = Tensor::from_slice(device, &bytes, &[4112])?;
+        let out = Tensor::zeros(device, DType::U8, &[4112, 4113])?;
+        ops::copy_into(&mut out.narrow(1, 0..4112)?, &x.broadcast_to(&[4112, 4112])?)?;
+        Ok((dense, out.to_vec::<u8>()?))
+    };
+    let (dense, strided) = run().map_err(|error: gristmill::Error| error.to_string())?;
+    let row =
+        dense.chunks(4112).position(|row| row != words).or(strided.chunks(4113).position(|row| row[..4112] != bytes || row[4112] != 0));
+    row.map_or(Ok(()), |row| Err(format!("a copy of 4112 x 4112 on {}: row {row} is wrong", subject.name)))
 }
 
 fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {

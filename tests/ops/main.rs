@@ -2,6 +2,12 @@
 //!
 //! One binary, so that devices are opened once. `GRISTMILL_TEST_MATRIX=smoke|quick|full` says how much, `GRISTMILL_REQUIRE_GPU=1` (or a
 //! list of backends) makes an absent adapter a failure. An op joins with a file like `copy.rs` and a line in `main`.
+//!
+//! For the mutation run, which starts it a thousand times:
+//! - `GRISTMILL_TEST_ONLY=NAME`: on no device but the first whose name begins with that; no other is opened.
+//! - `GRISTMILL_TEST_OPS=copy,cast`: no trials but those of these files, in this order.
+//! - `GRISTMILL_TEST_FAIL_FAST=1`: the smoke subset first, then the matrix; the first failure prints `failed: …` and ends the process. Every
+//!   comparison prints a line, so that silence is a hang. Run it with `--test-threads=1`.
 
 mod attention;
 mod binary;
@@ -16,7 +22,9 @@ mod support;
 mod tensor;
 mod unary;
 
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
+
+use support::devices::{fail_fast, only, subjects};
 
 /// Comparisons that each op must have had on each device that was tested, at the least.
 /// About two thirds of what there are, in the smoke subset and else.
@@ -33,29 +41,28 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("neg", 500_000, 600_000),
 ];
 
+/// Each file's trials.
+const FILES: &[(&str, fn() -> Vec<Trial>)] = &[
+    ("attention", attention::all),
+    ("binary", binary::all),
+    ("cast", cast::all),
+    ("copy", copy::all),
+    ("errors", errors::all),
+    ("gather", gather::all),
+    ("matmul", matmul::all),
+    ("reduce", reduce::all),
+    ("softmax", softmax::all),
+    ("tensor", tensor::all),
+    ("unary", unary::all),
+];
+
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = vec![
-        support::runner::trial("comparator", support::compare::self_test),
-        support::runner::trial("bounds::docs", support::bounds::docs_say_so),
-    ];
-    let suites = [
-        attention::all,
-        binary::all,
-        cast::all,
-        copy::all,
-        errors::all,
-        gather::all,
-        matmul::all,
-        reduce::all,
-        softmax::all,
-        tensor::all,
-        unary::all,
-    ];
-    for op in suites {
-        trials.extend(op());
+    let (trials, all) = trials();
+    let everything = all && arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;
+    if fail_fast() {
+        support::runner::fail_at_panics();
     }
-    let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let floors = if everything { FLOORS } else { &[] };
@@ -65,4 +72,27 @@ fn main() {
         }
     }
     conclusion.exit();
+}
+
+/// What the environment leaves of the trials, and whether that is all.
+fn trials() -> (Vec<Trial>, bool) {
+    let files = std::env::var("GRISTMILL_TEST_OPS").ok();
+    let of = |file: &str| FILES.iter().find(|(name, _)| *name == file).unwrap_or_else(|| panic!("GRISTMILL_TEST_OPS: no file {file}")).1();
+    let mut all: Vec<Trial> = match &files {
+        Some(files) => files.split(',').flat_map(of).collect(),
+        None => {
+            let own = [
+                support::runner::trial("comparator", support::compare::self_test),
+                support::runner::trial("bounds::docs", support::bounds::docs_say_so),
+            ];
+            own.into_iter().chain(FILES.iter().flat_map(|f| f.1())).collect()
+        }
+    };
+    if only().is_some() {
+        // Device after device, as they are listed; the trials that name none are left out.
+        let place = |trial: &Trial| subjects().iter().position(|subject| trial.name().ends_with(&format!("::{}", subject.name)));
+        all.retain(|trial| place(trial).is_some());
+        all.sort_by_key(place);
+    }
+    (all, files.is_none() && only().is_none())
 }

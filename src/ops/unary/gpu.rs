@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, eights, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
 };
 use crate::ops::{through_scratch, units};
 use crate::{DType, Layout};
@@ -130,7 +130,7 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     }
     let merged = Layout::merge(&all.map(|(_, layout)| *layout));
     let last = merged[0].rank().saturating_sub(1);
-    let proven = eights(&merged[0], last, false) && eights(&merged[1], last, true);
+    let proven = runs(&merged[0], last, 8, false) && runs(&merged[1], last, 8, true);
     let width = Width::of(proven && kernel.offers(dtypes, Width::Vector));
     let spec = Spec { dtypes, variant: &Constants::NONE, tune: Pin::tune_of(op, pin, kernel)?.unwrap_or(&TUNES[0]), width };
     let units = units(&problem.out, out_dtype, width);

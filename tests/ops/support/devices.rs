@@ -24,6 +24,16 @@ pub fn level() -> Level {
     }
 }
 
+/// `GRISTMILL_TEST_ONLY`: how the only subject's name begins.
+pub fn only() -> Option<String> {
+    std::env::var("GRISTMILL_TEST_ONLY").ok()
+}
+
+/// `GRISTMILL_TEST_FAIL_FAST`.
+pub fn fail_fast() -> bool {
+    std::env::var("GRISTMILL_TEST_FAIL_FAST").is_ok_and(|value| value == "1")
+}
+
 /// One device, or why it is not there.
 pub struct Subject {
     /// Part of the trials' names.
@@ -50,15 +60,25 @@ pub fn subjects() -> &'static [Subject] {
     static SUBJECTS: OnceLock<Vec<Subject>> = OnceLock::new();
     SUBJECTS.get_or_init(|| {
         let cpu = Subject::new("cpu".into(), Ok(Device::cpu()), level());
-        let mut all: Vec<Subject> = Vec::new();
-        for mut subject in std::iter::once(cpu).chain(gpus()) {
-            if let Some(other) = all.iter().find(|other| other.backend() == subject.backend()) {
-                subject.turn = other.turn.clone();
+        let mut all: Vec<Subject> = std::iter::once(cpu).chain(gpus()).filter(|subject| is_wanted(&subject.name)).collect();
+        if only().is_some() {
+            all.truncate(1);
+        }
+        if fail_fast() {
+            let smoke = |subject: &Subject| Subject::new(format!("{}@smoke", subject.name), subject.device.clone(), Level::Smoke);
+            all.splice(0..0, all.iter().map(smoke).collect::<Vec<_>>());
+        }
+        for i in 1..all.len() {
+            if let Some(first) = all[..i].iter().find(|other| other.backend() == all[i].backend()) {
+                all[i].turn = first.turn.clone();
             }
-            all.push(subject);
         }
         all
     })
+}
+
+fn is_wanted(name: &str) -> bool {
+    only().is_none_or(|only| name.starts_with(&only))
 }
 
 /// The backends that must be there: `GRISTMILL_REQUIRE_GPU=1` (Vulkan), or a list such as `vulkan,gl`.
@@ -80,25 +100,28 @@ fn gpus() -> Vec<Subject> {
 fn gpus() -> Vec<Subject> {
     use gristmill::gpu::{Backend, GpuOptions};
 
-    let open = |name: String, level: Level, options: GpuOptions| {
-        let device = Device::gpu(&options).map_err(|error| error.to_string());
-        Subject::new(name, device, level)
-    };
-    let mut found = Vec::new();
+    let mut found: Vec<Subject> = Vec::new();
     let mut present = Vec::new();
+    let mut open = |name: String, level: Level, options: GpuOptions| {
+        // Opening takes long, also what nobody will test.
+        if only().is_none() || found.is_empty() && is_wanted(&name) {
+            let device = Device::gpu(&options).map_err(|error| error.to_string());
+            found.push(Subject::new(name, device, level));
+        }
+    };
     for adapter in Device::adapters() {
         let options = GpuOptions { adapter: Some(adapter.clone()), software: true, ..GpuOptions::default() };
         let first = !present.contains(&adapter.backend);
         present.push(adapter.backend);
         let name = format!("{}:{}", adapter.backend, adapter.name);
         if adapter.backend == Backend::Gl {
-            found.push(open(name, Level::Smoke, options));
+            open(name, Level::Smoke, options);
             continue;
         }
-        found.push(open(name.clone(), level(), options.clone()));
+        open(name.clone(), level(), options.clone());
         if first {
             let options = GpuOptions { webgpu_defaults: true, ..options };
-            found.push(open(format!("{name}@webgpu-defaults"), level(), options));
+            open(format!("{name}@webgpu-defaults"), level(), options);
         }
     }
     for backend in Backend::ALL {

@@ -10,7 +10,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::compare::compare;
-use super::devices::{Level, Subject, is_required, subjects};
+use super::devices::{Level, Subject, fail_fast, is_required, subjects};
 use super::input::{Form, Host, rounded, smallest_normal, unit_in_the_last_place};
 
 /// What a case must give.
@@ -137,6 +137,9 @@ pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: boo
     let expected = (case.expected)(device)?;
     let forms: &[Form] = if all_forms { &Form::ALL } else { &[Form::Dense, Form::Eights] };
     for (turn, &form) in forms.iter().enumerate() {
+        if fail_fast() {
+            println!("{op} {} {form:?}", case.name);
+        }
         let fail = |text: String| format!("{op} {} on {label}, inputs {form:?}: {text}", case.name);
         let inputs = case.inputs.iter().map(|host| host.place(device, form)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
         let out = (case.call)(&inputs).map_err(|e| fail(e.to_string()))?;
@@ -221,7 +224,7 @@ pub fn trials(op: &'static str, suite: &'static str, run: fn(&Subject, &Device, 
                     let clock = std::time::Instant::now();
                     let outcome = run(subject, device, subject.level);
                     SLOW.lock().unwrap_or_else(PoisonError::into_inner).push((clock.elapsed(), format!("{op}::{suite}::{}", subject.name)));
-                    outcome.map_err(Failed::from)?;
+                    outcome.map_err(|text| if fail_fast() { fail(&text) } else { Failed::from(text) })?;
                     Ok(Completion::Completed)
                 }
                 Err(why) if is_required(subject) => Err(Failed::from(format!("required by GRISTMILL_REQUIRE_GPU: {why}"))),
@@ -229,6 +232,17 @@ pub fn trials(op: &'static str, suite: &'static str, run: fn(&Subject, &Device, 
             })
         })
         .collect()
+}
+
+/// The end of a run that stops at the first failure.
+fn fail(text: &str) -> ! {
+    println!("\nfailed: {text}");
+    std::process::exit(101);
+}
+
+/// The same for what panics.
+pub fn fail_at_panics() {
+    std::panic::set_hook(Box::new(|panic| fail(&panic.to_string())));
 }
 
 /// A trial that needs no device.
@@ -277,7 +291,8 @@ pub fn sample<S: Strategy>(level: Level, strategy: &S, property: impl Fn(S::Valu
         Level::Quick => 24,
         Level::Full => 200,
     };
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let max_shrink_iters = if fail_fast() { 0 } else { 64 };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     let bytes: Vec<u8> = (0..4u64).flat_map(|i| (seed ^ (i << 56)).to_le_bytes()).collect();
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     runner
