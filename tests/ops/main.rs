@@ -41,8 +41,10 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("neg", 500_000, 600_000),
 ];
 
-/// Each file's trials.
-const FILES: &[(&str, fn() -> Vec<Trial>)] = &[
+/// A file's name, and its trials.
+type File = (&'static str, fn() -> Vec<Trial>);
+
+const FILES: &[File] = &[
     ("attention", attention::all),
     ("binary", binary::all),
     ("cast", cast::all),
