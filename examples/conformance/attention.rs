@@ -3,7 +3,7 @@
 use gristmill::{DType, Device, Tensor, ops};
 
 use crate::manifest::{Outcome, fail, unsupported};
-use crate::onnx::{Call, Results, join};
+use crate::onnx::{Call, Results};
 
 /// The attributes of ONNX's Attention that [`onnx`] knows; not all of their values are offered.
 pub const ONNX_ATTRIBUTES: &[&str] = &[
@@ -127,7 +127,7 @@ pub fn onnx(call: &Call) -> Results {
                 return Err(fail("manifest: past_key or past_value has not 4 axes"));
             }
             let past = k.shape()[2];
-            (join(&[k, new_k], 2)?, join(&[v, new_v], 2)?, past)
+            (ops::concat(&[&k, &new_k], 2)?, ops::concat(&[&v, &new_v], 2)?, past)
         }
         _ => return Err(fail("manifest: past_key without past_value, or the other way round")),
     };
@@ -194,5 +194,5 @@ fn mask(call: &Call, seq_k: usize) -> Outcome<Option<Tensor>> {
         ops::cast(&Tensor::full(call.device, f32::NEG_INFINITY, &shape)?, mask.dtype())?
     };
     let last = mask.rank() - 1;
-    Ok(Some(join(&[mask, rest], last)?))
+    Ok(Some(ops::concat(&[&mask, &rest], last as isize)?))
 }

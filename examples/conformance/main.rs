@@ -213,6 +213,9 @@ fn left_out(report: &Report) -> String {
     if !report.left_out.is_empty() {
         parts.push(format!("not offered: {}", report.left_out.join(", ")));
     }
+    if !report.carried.is_empty() {
+        parts.push(format!("carried: {}", report.carried.join(", ")));
+    }
     if report.not_finite > 0 {
         parts.push(format!("not compared: {} elements whose golden is not finite", report.not_finite));
     }

@@ -222,6 +222,26 @@ impl Arg {
         };
         Ok(dtype)
     }
+
+    /// The crate's type that holds the values: its own, or a wider integer for one that the crate lacks. Whoever takes it says so.
+    pub fn carrier(&self) -> Outcome<DType> {
+        match self.dtype.as_str() {
+            "int8" | "int16" | "int64" | "uint16" => Ok(DType::I32),
+            "uint64" => Ok(DType::U32),
+            _ => self.offered(),
+        }
+    }
+
+    /// A number as an integer type that the crate lacks would wrap it.
+    pub fn wrapped(&self, number: f64) -> f64 {
+        let range = match self.dtype.as_str() {
+            "int8" => (-128.0, 256.0),
+            "int16" => (-32_768.0, 65_536.0),
+            "uint16" => (0.0, 65_536.0),
+            _ => return number,
+        };
+        (number - range.0).rem_euclid(range.1) + range.0
+    }
 }
 
 /// The tensors of a case's file.
@@ -259,6 +279,11 @@ impl<'a> Stored<'a> {
             Dtype::I32 => read(data, |b| i32::from_le_bytes(b).into()),
             Dtype::U32 => read(data, |b| u32::from_le_bytes(b).into()),
             Dtype::U16 => read(data, |b| u16::from_le_bytes(b).into()),
+            Dtype::I8 if arg.dtype == "int8" => read(data, |b| i8::from_le_bytes(b).into()),
+            Dtype::I16 => read(data, |b| i16::from_le_bytes(b).into()),
+            // Up to 2^53, and more is refused where it is carried.
+            Dtype::I64 => read(data, |b| i64::from_le_bytes(b) as f64),
+            Dtype::U64 => read(data, |b| u64::from_le_bytes(b) as f64),
             Dtype::U8 => read(data, |[b]| b.into()),
             Dtype::BOOL => read(data, |[b]| f64::from(b != 0)),
             _ => return Err(unsupported(format!("dtype {} is not offered", arg.dtype))),
@@ -292,6 +317,22 @@ impl<'a> Stored<'a> {
             _ => return Err(fail(format!("{}: {} cannot be stored as {}", arg.key, arg.dtype, arg.storage))),
         };
         Ok(tensor?)
+    }
+
+    /// The tensor on a device in its carrier, if that holds every value.
+    pub fn carried(&self, arg: &Arg, device: &Device) -> Outcome<Tensor> {
+        if arg.offered().is_ok() {
+            return self.tensor(arg, device);
+        }
+        let (dtype, numbers) = (arg.carrier()?, self.numbers(arg)?);
+        let unheld = || unsupported(format!("{} values past 32 bits are not offered", arg.dtype));
+        if dtype == DType::U32 {
+            let values: Option<Vec<u32>> = numbers.iter().map(|&n| (n <= f64::from(u32::MAX)).then_some(n as u32)).collect();
+            return Ok(Tensor::from_slice(device, &values.ok_or_else(unheld)?, &arg.shape)?);
+        }
+        let fits = |n: f64| (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&n);
+        let values: Option<Vec<i32>> = numbers.iter().map(|&n| fits(n).then_some(n as i32)).collect();
+        Ok(Tensor::from_slice(device, &values.ok_or_else(unheld)?, &arg.shape)?)
     }
 
     /// Whether every element is exact in a type.

@@ -41,24 +41,50 @@ const fn op(name: &'static str, compute: fn(&Call) -> Results, attributes: &'sta
 }
 
 static OPS: &[Op] = &[
-    op("Add", add, &[], 2),
+    op("Abs", |call| unary(call, ops::abs), &[], 1),
+    op("Add", |call| binary(call, ops::add), &[], 2),
+    op("ArgMax", |call| place(call, ops::argmax), &["axis", "keepdims", "select_last_index"], 1),
+    op("ArgMin", |call| place(call, ops::argmin), &["axis", "keepdims", "select_last_index"], 1),
     op("Attention", attention::onnx, attention::ONNX_ATTRIBUTES, 7),
     op("Cast", cast, &["to", "saturate", "round_mode"], 1),
     op("CastLike", cast_like, &["saturate", "round_mode"], 2),
+    op("Clip", clip, &[], 3),
     op("Concat", concat, &["axis"], usize::MAX),
+    op("Div", |call| binary(call, ops::div), &[], 2),
+    op("Erf", |call| unary(call, ops::erf), &[], 1),
+    op("Exp", |call| unary(call, ops::exp), &[], 1),
     op("Expand", expand, &[], 2),
     op("Flatten", flatten, &["axis"], 1),
+    op("Gather", gather, &["axis"], 2),
+    op("Gelu", gelu, &["approximate"], 1),
     op("Gemm", gemm, &["alpha", "beta", "transA", "transB"], 3),
+    op("HardSwish", |call| unary(call, ops::hard_swish), &[], 1),
     op("Identity", identity, &[], 1),
+    op("Log", |call| unary(call, ops::log), &[], 1),
     op("LogSoftmax", log_softmax, &["axis"], 1),
     op("MatMul", matmul, &[], 2),
-    op("Mul", mul, &[], 2),
+    op("Max", |call| fold(call, ops::max), &[], usize::MAX),
+    op("Min", |call| fold(call, ops::min), &[], usize::MAX),
+    op("Mul", |call| binary(call, ops::mul), &[], 2),
+    op("Neg", |call| unary(call, ops::neg), &[], 1),
+    op("Pow", pow, &[], 2),
+    op("ReduceMax", |call| reduce(call, ops::amax), REDUCES, 2),
+    op("ReduceMean", |call| reduce(call, ops::mean), REDUCES, 2),
+    op("ReduceMin", |call| reduce(call, ops::amin), REDUCES, 2),
+    op("ReduceSum", |call| reduce(call, ops::sum), REDUCES, 2),
+    op("Relu", |call| unary(call, ops::relu), &[], 1),
     op("Reshape", reshape, &["allowzero"], 2),
+    op("Sigmoid", |call| unary(call, ops::sigmoid), &[], 1),
     op("Slice", slice, &[], 5),
     op("Softmax", softmax, &["axis"], 1),
+    op("Softplus", |call| unary(call, ops::softplus), &[], 1),
     op("Split", split, &["axis", "num_outputs"], 2),
     op("Squeeze", squeeze, &["axes"], 2),
-    op("Sum", sum, &[], usize::MAX),
+    op("Sqrt", |call| unary(call, ops::sqrt), &[], 1),
+    op("Sub", |call| binary(call, ops::sub), &[], 2),
+    op("Sum", |call| fold(call, ops::add), &[], usize::MAX),
+    op("Swish", swish, &["alpha"], 1),
+    op("Tanh", |call| unary(call, ops::tanh), &[], 1),
     op("Transpose", transpose, &["perm"], 1),
     op("Unsqueeze", unsqueeze, &["axes"], 2),
 ];
@@ -102,6 +128,11 @@ impl Call<'_> {
         self.stored.tensor(self.required(i)?, self.device)
     }
 
+    /// An operand of exact arithmetic and of what only moves elements: integers that the crate lacks come in wider ones.
+    pub fn carried(&self, i: usize) -> Outcome<Tensor> {
+        self.stored.carried(self.required(i)?, self.device)
+    }
+
     /// Indices or sizes, if they are given.
     pub fn integers(&self, i: usize) -> Outcome<Option<Vec<i64>>> {
         self.given(i).map(|arg| self.stored.integers(arg)).transpose()
@@ -114,11 +145,6 @@ impl Call<'_> {
     /// Axes as an input, or as the attribute that they were in older opsets.
     fn axes(&self) -> Outcome<Option<Vec<i64>>> {
         Ok(self.integers(1)?.or(self.attributes.ints("axes")?))
-    }
-
-    /// Operands of arithmetic, however many.
-    fn operands(&self) -> Outcome<Vec<Tensor>> {
-        (0..self.inputs.len()).map(|i| self.operand(i)).collect()
     }
 }
 
@@ -138,18 +164,92 @@ fn axis_in(axis: i64, count: usize) -> Outcome<usize> {
     inside.ok_or_else(|| fail(format!("manifest: axis {axis} of {count}")))
 }
 
-fn add(call: &Call) -> Results {
-    one(ops::add(&call.operand(0)?, &call.operand(1)?)?)
+fn unary(call: &Call, compute: fn(&Tensor) -> gristmill::Result<Tensor>) -> Results {
+    one(compute(&call.operand(0)?)?)
 }
 
-fn mul(call: &Call) -> Results {
-    one(ops::mul(&call.operand(0)?, &call.operand(1)?)?)
+fn binary(call: &Call, compute: fn(&Tensor, &Tensor) -> gristmill::Result<Tensor>) -> Results {
+    one(compute(&call.carried(0)?, &call.carried(1)?)?)
 }
 
-fn sum(call: &Call) -> Results {
-    let all = call.operands()?;
-    let (first, rest) = all.split_first().ok_or_else(|| fail("manifest: no inputs"))?;
-    one(rest.iter().try_fold(first.clone(), |total, next| ops::add(&total, next))?)
+/// One operand after the other, however many.
+fn fold(call: &Call, compute: fn(&Tensor, &Tensor) -> gristmill::Result<Tensor>) -> Results {
+    let first = call.carried(0)?;
+    one((1..call.inputs.len()).try_fold(first, |total, i| Ok::<_, crate::manifest::Stop>(compute(&total, &call.carried(i)?)?))?)
+}
+
+/// The result has the base's type, whatever the exponent's.
+fn pow(call: &Call) -> Results {
+    let (base, exponent) = (call.carried(0)?, call.carried(1)?);
+    let joined = if base.dtype().is_float() || exponent.dtype().is_float() { DType::F32 } else { DType::I32 };
+    let power = ops::pow(&ops::cast(&base, joined)?, &ops::cast(&exponent, joined)?)?;
+    one(ops::cast(&power, base.dtype())?)
+}
+
+fn gelu(call: &Call) -> Results {
+    match call.attributes.text("approximate")?.unwrap_or("none") {
+        "none" => unary(call, ops::gelu),
+        "tanh" => unary(call, ops::gelu_tanh),
+        other => Err(unsupported(format!("Gelu: approximate {other} is not offered"))),
+    }
+}
+
+/// `x · sigmoid(alpha · x)`.
+fn swish(call: &Call) -> Results {
+    let x = call.operand(0)?;
+    let alpha = Tensor::full(call.device, call.attributes.number("alpha")?.unwrap_or(1.0) as f32, &[])?;
+    let mut out = Tensor::zeros(call.device, x.dtype(), x.shape())?;
+    // Between the steps in f32.
+    ops::mul_into(&mut out, &x, &ops::sigmoid(&ops::mul(&x, &alpha)?)?)?;
+    one(out)
+}
+
+/// At most the third input of at least the second of x.
+fn clip(call: &Call) -> Results {
+    let mut x = call.carried(0)?;
+    if call.given(1).is_some() {
+        x = ops::max(&x, &call.carried(1)?)?;
+    }
+    if call.given(2).is_some() {
+        x = ops::min(&x, &call.carried(2)?)?;
+    }
+    moved(&x)
+}
+
+const REDUCES: &[&str] = &["axes", "keepdims", "noop_with_empty_axes"];
+
+fn reduce(call: &Call, compute: fn(&Tensor, &[isize], bool) -> gristmill::Result<Tensor>) -> Results {
+    let x = call.carried(0)?;
+    let axes = call.axes()?.unwrap_or_default();
+    let axes: Vec<isize> = match axes.is_empty() && !call.attributes.flag("noop_with_empty_axes")? {
+        true => (0..x.rank() as isize).collect(),
+        false => axes.into_iter().map(|axis| axis as isize).collect(),
+    };
+    let keep = call.attributes.int("keepdims")?.unwrap_or(1) != 0;
+    let out = compute(&x, &axes, keep)?;
+    one(if out.dtype() == x.dtype() { out } else { ops::cast(&out, x.dtype())? })
+}
+
+fn place(call: &Call, compute: fn(&Tensor, isize, bool) -> gristmill::Result<Tensor>) -> Results {
+    let x = call.carried(0)?;
+    let axis = axis_in(call.attributes.int("axis")?.unwrap_or(0), x.rank())?;
+    let keep = call.attributes.int("keepdims")?.unwrap_or(1) != 0;
+    if !call.attributes.flag("select_last_index")? {
+        return one(compute(&x, axis as isize, keep)?);
+    }
+    // The first of the reversed axis, counted from its end.
+    let last = x.shape()[axis] as u32 - 1;
+    let first = compute(
+        &ops::gather(&x, &Tensor::arange::<u32>(call.device, last.into(), -1.0, last as usize + 1)?, axis as isize)?,
+        axis as isize,
+        keep,
+    )?;
+    one(ops::sub(&Tensor::full(call.device, last, &[])?, &first)?)
+}
+
+fn gather(call: &Call) -> Results {
+    let axis = call.attributes.int("axis")?.unwrap_or(0);
+    one(ops::gather(&call.carried(0)?, &call.carried(1)?, axis as isize)?)
 }
 
 fn matmul(call: &Call) -> Results {
@@ -312,30 +412,9 @@ fn expand(call: &Call) -> Results {
 }
 
 fn concat(call: &Call) -> Results {
-    let parts = (0..call.inputs.len()).map(|i| call.tensor(i)).collect::<Outcome<Vec<_>>>()?;
-    let first = parts.first().ok_or_else(|| fail("manifest: no inputs"))?;
+    let parts = (0..call.inputs.len()).map(|i| call.carried(i)).collect::<Outcome<Vec<_>>>()?;
     let axis = call.attributes.int("axis")?.ok_or_else(|| fail("manifest: Concat without an axis"))?;
-    one(join(&parts, axis_in(axis, first.rank())?)?)
-}
-
-/// Tensors one after the other along an axis.
-pub fn join(parts: &[Tensor], axis: usize) -> Outcome<Tensor> {
-    let first = parts.first().ok_or_else(|| fail("nothing to join"))?;
-    let mut shape = first.shape().to_vec();
-    let sizes: Option<Vec<usize>> = parts.iter().map(|part| part.shape().get(axis).copied()).collect();
-    let sizes = sizes.ok_or_else(|| fail("manifest: inputs of different ranks"))?;
-    shape[axis] = sizes.iter().sum();
-    let whole = Tensor::zeros(first.device(), first.dtype(), &shape)?;
-    let mut start = 0;
-    for (part, size) in parts.iter().zip(sizes) {
-        let mut place = whole.narrow(axis as isize, start..start + size)?;
-        if place.shape() != part.shape() {
-            return Err(fail("manifest: inputs whose other axes differ"));
-        }
-        ops::copy_into(&mut place, part)?;
-        start += size;
-    }
-    Ok(whole)
+    one(ops::concat(&parts.iter().collect::<Vec<_>>(), axis as isize)?)
 }
 
 fn split(call: &Call) -> Results {
@@ -368,20 +447,25 @@ fn slice(call: &Call) -> Results {
     let x = call.tensor(0)?;
     let (starts, ends) = (call.required_integers(1)?, call.required_integers(2)?);
     let axes = call.integers(3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
-    if call.integers(4)?.is_some_and(|steps| steps.iter().any(|&step| step != 1)) {
-        return Err(unsupported("Slice: steps other than 1 are not offered"));
-    }
-    if starts.len() != ends.len() || starts.len() != axes.len() {
-        return Err(fail("manifest: starts, ends and axes differ in length"));
+    let steps = call.integers(4)?.unwrap_or_else(|| vec![1; starts.len()]);
+    if starts.len() != ends.len() || starts.len() != axes.len() || starts.len() != steps.len() {
+        return Err(fail("manifest: starts, ends, axes and steps differ in length"));
     }
     let mut view = x;
-    for ((start, end), axis) in starts.into_iter().zip(ends).zip(axes) {
+    for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let axis = axis_in(axis, view.rank())?;
         let size = view.shape()[axis] as i64;
         // Counted from the end if negative, and cut to the axis.
-        let place = |at: i64| if at < 0 { at.saturating_add(size).max(0) } else { at.min(size) } as usize;
-        let (start, end) = (place(start), place(end));
-        view = view.narrow(axis as isize, start..end.max(start))?;
+        let from_start = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
+        if step > 0 {
+            let place = |at: i64| from_start(at).clamp(0, size) as usize;
+            let (start, end) = (place(start), place(end));
+            view = view.narrow(axis as isize, start..end.max(start))?.step(axis as isize, step as usize)?;
+            continue;
+        }
+        let (start, end) = (from_start(start).clamp(-1, size - 1), from_start(end).clamp(-1, size - 1));
+        let backwards: Vec<i32> = (0..).map(|i| start + i * step.min(-1)).take_while(|&at| at > end).map(|at| at as i32).collect();
+        view = ops::gather(&view, &Tensor::from_slice(call.device, &backwards, &[backwards.len()])?, axis as isize)?;
     }
     moved(&view)
 }

@@ -12,7 +12,7 @@ type Results = Outcome<Vec<(&'static str, Tensor)>>;
 
 struct Op {
     name: &'static str,
-    compute: fn(&Call) -> Results,
+    compute: Compute,
     attributes: &'static [&'static str],
     /// All that there may be, those for gradients too.
     inputs: &'static [&'static str],
@@ -23,10 +23,22 @@ struct Op {
 /// What arithmetic is offered in.
 const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
+/// An elementwise op of x, and of the gate u where there is one.
+type Activation = fn(&Tensor, &Tensor) -> gristmill::Result<Tensor>;
+
+const fn activation(name: &'static str, of: Activation) -> Op {
+    Op { name, compute: Compute::Activation(of), attributes: &["beta", "threshold"], inputs: &["x", "u", "dy"], dtypes: &[DType::F32] }
+}
+
+enum Compute {
+    Call(fn(&Call) -> Results),
+    Activation(Activation),
+}
+
 static OPS: &[Op] = &[
     Op {
         name: "scaled_dot_product_attention",
-        compute: sdpa,
+        compute: Compute::Call(sdpa),
         attributes: &[
             "backward",
             "batch",
@@ -47,15 +59,34 @@ static OPS: &[Op] = &[
         inputs: &["q", "k", "v", "mask", "sink", "dout"],
         dtypes: FLOATS,
     },
-    Op { name: "softmax", compute: softmax, attributes: &["dim", "row_kinds", "backward"], inputs: &["x", "dy"], dtypes: FLOATS },
+    Op {
+        name: "softmax",
+        compute: Compute::Call(softmax),
+        attributes: &["dim", "row_kinds", "backward"],
+        inputs: &["x", "dy"],
+        dtypes: FLOATS,
+    },
     Op {
         name: "matmul",
-        compute: matmul,
+        compute: Compute::Call(matmul),
         attributes: &["alpha", "backward", "k", "m", "max_abs_a_times_abs_b", "n", "trans_a", "trans_b"],
         inputs: &["a", "b", "bias", "dc"],
         dtypes: FLOATS,
     },
-    Op { name: "cast", compute: cast, attributes: &["rounding"], inputs: &["x"], dtypes: &[DType::F32] },
+    Op { name: "reduce", compute: Compute::Call(reduce), attributes: &["dim"], inputs: &["x"], dtypes: &[DType::F32] },
+    activation("erf", |x, _| ops::erf(x)),
+    activation("exp", |x, _| ops::exp(x)),
+    activation("geglu_erf", |x, u| ops::mul(&ops::gelu(x)?, u)),
+    activation("geglu_tanh", |x, u| ops::mul(&ops::gelu_tanh(x)?, u)),
+    activation("gelu_tanh", |x, _| ops::gelu_tanh(x)),
+    activation("mish", |x, _| ops::mul(x, &ops::tanh(&ops::softplus(x)?)?)),
+    activation("quick_gelu", |x, _| ops::mul(x, &ops::sigmoid(&ops::mul(x, &Tensor::full(x.device(), 1.702f32, &[])?)?)?)),
+    activation("reglu", |x, u| ops::mul(&ops::relu(x)?, u)),
+    activation("relu", |x, _| ops::relu(x)),
+    activation("silu", |x, _| ops::silu(x)),
+    activation("softplus", |x, _| ops::softplus(x)),
+    activation("swiglu", |x, u| ops::mul(&ops::silu(x)?, u)),
+    Op { name: "cast", compute: Compute::Call(cast), attributes: &["rounding"], inputs: &["x"], dtypes: &[DType::F32] },
 ];
 
 /// Runs a case on a device in each type that fits, and compares its outputs.
@@ -75,7 +106,11 @@ pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
             continue;
         }
         let call = Call { device, dtype, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes };
-        let results = in_order(&outputs, (op.compute)(&call)?);
+        let results = match op.compute {
+            Compute::Call(compute) => compute(&call)?,
+            Compute::Activation(of) => activate(&call, of)?,
+        };
+        let results = in_order(&outputs, results);
         let rule = |arg: &Arg| if case.exact() { Rule::Exact } else { Rule::Torch(errors(case, dtype, &arg.name)) };
         let compared = check(&outputs, &results, &stored, rule)?;
         report.get_or_insert(compared);
@@ -173,6 +208,31 @@ fn matmul(call: &Call) -> Results {
         c = ops::add(&c, &bias)?;
     }
     Ok(vec![("c", c)])
+}
+
+/// PyTorch's softplus is exact past its threshold, to the last bit of f32: the attributes change nothing.
+fn activate(call: &Call, of: Activation) -> Results {
+    let attributes = call.attributes;
+    if attributes.number("beta")?.is_some_and(|beta| beta != 1.0) || attributes.number("threshold")?.is_some_and(|most| most < 17.0) {
+        return Err(unsupported(format!("{}: another beta or threshold is not offered", attributes.op())));
+    }
+    let x = call.input("x")?;
+    let gate = call.given("u")?.unwrap_or_else(|| x.clone());
+    Ok(vec![("y", of(&x, &gate)?)])
+}
+
+fn reduce(call: &Call) -> Results {
+    let x = call.input("x")?;
+    let dim = call.attributes.int("dim")?.ok_or_else(|| fail("manifest: no dim"))? as isize;
+    let axes = [dim];
+    Ok(vec![
+        ("sum", ops::sum(&x, &axes, false)?),
+        ("mean", ops::mean(&x, &axes, false)?),
+        ("max", ops::amax(&x, &axes, false)?),
+        ("min", ops::amin(&x, &axes, false)?),
+        ("argmax", ops::argmax(&x, dim, false)?),
+        ("argmin", ops::argmin(&x, dim, false)?),
+    ])
 }
 
 fn cast(call: &Call) -> Results {
