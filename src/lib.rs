@@ -41,9 +41,14 @@
 //! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
 //! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
-//! | two tensors | their sum, product | [`ops::add`], [`ops::mul`], with broadcasting |
+//! | two tensors | their sum, product, quotient, power, extremes | [`ops::add`], [`ops::mul`], [`ops::div`], …, with broadcasting |
+//! | a tensor | sums, means, extremes of it, or where these lie | [`ops::sum`], [`ops::mean`], [`ops::amax`], [`ops::argmax`], over any axes |
+//! | a table and indices | rows of it | [`ops::gather`](ops::gather()); [`ops::check_indices`] to be sure of the indices |
+//! | parts | one tensor | [`ops::concat`](ops::concat()) |
 //! | hidden values | an activation of them | [`ops::gelu`], [`ops::silu`], [`ops::relu`], …; [`ops::exp`], [`ops::rsqrt`], [`ops::clamp`] and their like |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
+//! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op |
+//! | users who share a batch | results that do not depend on it | [`Device::batch_invariant`] |
 //! | a driver that miscompiles a kernel | another kernel | `Device::pinned` |
 //!
 //! # What is promised
@@ -54,7 +59,8 @@
 //! - **No surprises.** What cannot be done is an [`Error`] that names the op and its operands and says what to do. Nothing panics, nothing moves
 //!   between devices by itself, and no software adapter is ever chosen silently.
 //!
-//! Arithmetic is f32; the other types are storage, for now.
+//! Arithmetic on floats is f32: f16 and bf16 are storage, read and written by every op on every device, and rounded once, to nearest even, when a
+//! result is stored. So a 16-bit result differs from the exact one by the op's bound and a unit in its own last place.
 //!
 //! # Waiting
 //!

@@ -31,7 +31,7 @@ pub fn concat(parts: &[&Tensor], axis: isize) -> Result<Tensor> {
     Ok(out)
 }
 
-/// [`concat`] into a tensor or view of the result's shape and type.
+/// [`concat`](concat()) into a tensor or view of the result's shape and type.
 ///
 /// # Errors
 /// As `concat`, and [`Error::Overlap`] if `out` shares storage with a part. Errors about arguments come before anything is written.

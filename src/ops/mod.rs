@@ -5,13 +5,13 @@
 //! | [`matmul`](matmul()) | `lhs · rhs` | [… m k] · [… k n] → [… m n], vectors too |
 //! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
 //! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
-//! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
+//! | [`add`], [`sub`], [`mul`], [`div`], [`pow`], [`min`], [`max`] | of `lhs` and `rhs` | broadcast |
 //! | [`neg`], [`abs`], [`exp`], [`log`], [`sqrt`], [`rsqrt`], [`erf`], [`clamp`] | of `x` | any |
 //! | [`relu`], [`gelu`], [`gelu_tanh`], [`silu`], [`sigmoid`], [`tanh`], [`softplus`], [`hard_swish`] | activations of `x` | any |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
 //! | [`sum`], [`mean`], [`amax`], [`amin`], [`argmax`], [`argmin`] | over axes | any, over any of its axes |
-//! | [`concat`] | parts one after the other | along an axis |
+//! | [`concat`](concat()) | parts one after the other | along an axis |
 //! | [`gather`](gather()), [`check_indices`] | rows by index | any, along an axis |
 //!
 //! All take views of any strides. The `_into` forms write into a tensor that is there, or into a view of one, and touch nothing around it; the

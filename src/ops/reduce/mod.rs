@@ -93,8 +93,8 @@ macro_rules! family {
         /// `keep_dims` is set. No axes at all reduce nothing, as NumPy's `axis=()`.
         ///
         /// # Errors
-        /// [`Error::Argument`](crate::Error::Argument) if there is no such axis, if one is named twice, or if a maximum or minimum of no
-        /// elements is asked for; [`Error::DType`](crate::Error::DType).
+        /// [`Error::Argument`] if there is no such axis, if one is named twice, or if a maximum or minimum of no
+        /// elements is asked for; [`Error::DType`].
         pub fn $name(x: &Tensor, axes: &[isize], keep_dims: bool) -> Result<Tensor> {
             call(Function::$function, x, axes, keep_dims)
         }
@@ -103,7 +103,7 @@ macro_rules! family {
         /// of the result's type.
         ///
         /// # Errors
-        #[doc = concat!("As `", stringify!($name), "`, and [`Error::Overlap`](crate::Error::Overlap), [`Error::Device`](crate::Error::Device).")]
+        #[doc = concat!("As `", stringify!($name), "`, and [`Error::Overlap`], [`Error::Device`].")]
         pub fn $into(out: &mut Tensor, x: &Tensor, axes: &[isize], keep_dims: bool) -> Result<()> {
             call_into(Function::$function, out, x, axes, keep_dims)
         }
@@ -196,7 +196,7 @@ family! {
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) if there is no such axis or it is empty.
+/// [`Error::Argument`] if there is no such axis or it is empty.
 pub fn argmax(x: &Tensor, axis: isize, keep_dims: bool) -> Result<Tensor> {
     call(Function::ArgMax, x, &[axis], keep_dims)
 }
@@ -204,7 +204,7 @@ pub fn argmax(x: &Tensor, axis: isize, keep_dims: bool) -> Result<Tensor> {
 /// [`argmax`] into a tensor or view of u32.
 ///
 /// # Errors
-/// As `argmax`, and [`Error::Overlap`](crate::Error::Overlap), [`Error::Device`](crate::Error::Device).
+/// As `argmax`, and [`Error::Overlap`], [`Error::Device`].
 pub fn argmax_into(out: &mut Tensor, x: &Tensor, axis: isize, keep_dims: bool) -> Result<()> {
     call_into(Function::ArgMax, out, x, &[axis], keep_dims)
 }
