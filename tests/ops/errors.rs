@@ -52,7 +52,8 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[])?, &x)))),
         ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2, 4, 3])?, &f(&[3, 3, 2])?)))),
         ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2])?, &f(&[3])?)))),
-        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&x, &of(DType::F16, &[3, 2])?)))),
+        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::BF16, &[2, 3])?, &of(DType::F16, &[3, 2])?)))),
+        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::I32, &[2, 3])?, &of(DType::I32, &[3, 2])?)))),
         ("matmul", Kind::Shape, Box::new(|| ops::matmul_into(&mut into(&[3, 3])?, &x, &f(&[3, 2])?))),
         ("matmul", Kind::DType, Box::new(|| ops::matmul_into(&mut of(DType::I32, &[2, 2])?, &x, &f(&[3, 2])?))),
         ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut x.narrow(1, 0..2)?, &x, &f(&[3, 2])?))),
@@ -61,6 +62,16 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("add", Kind::DType, Box::new(|| unit(ops::add(&x, &of(DType::U8, &[3])?)))),
         ("mul", Kind::Overlap, Box::new(|| ops::mul_into(&mut x.clone(), &x, &f(&[3])?))),
         ("mul", Kind::Shape, Box::new(|| ops::mul_into(&mut into(&[3])?, &x, &f(&[3])?))),
+        ("add", Kind::DType, Box::new(|| unit(ops::add(&of(DType::F16, &[3])?, &of(DType::BF16, &[3])?)))),
+        ("sub", Kind::DType, Box::new(|| ops::sub_into(&mut into(&[3])?, &of(DType::U32, &[3])?, &of(DType::U32, &[3])?))),
+        ("div", Kind::Shape, Box::new(|| ops::div_in_place(&mut f(&[3])?, &x))),
+        ("max", Kind::Overlap, Box::new(|| ops::max_in_place(&mut x.clone(), &x))),
+        ("sum", Kind::Argument, Box::new(|| unit(ops::sum(&x, &[2], false)))),
+        ("amin", Kind::Argument, Box::new(|| unit(ops::amin(&x, &[0, -2], false)))),
+        ("mean", Kind::DType, Box::new(|| unit(ops::mean(&of(DType::U8, &[3])?, &[0], false)))),
+        ("argmax", Kind::DType, Box::new(|| ops::argmax_into(&mut into(&[2])?, &x, 1, false))),
+        ("gather", Kind::DType, Box::new(|| unit(ops::gather(&x, &x, 0)))),
+        ("gather", Kind::TooLarge, Box::new(|| unit(ops::gather(&x, &of(DType::U32, &[1; 6])?, 0)))),
         ("clamp", Kind::Argument, Box::new(|| unit(ops::clamp(&x, f32::NAN, 1.0)))),
         ("clamp", Kind::DType, Box::new(|| unit(ops::clamp(&of(DType::I32, &[3])?, 0.0, 1.0)))),
         ("exp", Kind::DType, Box::new(|| unit(ops::exp(&of(DType::I32, &[3])?)))),
@@ -215,13 +226,13 @@ mod gpu {
             return Ok(());
         }
         let kernel = kernels().iter().find(|k| k.name == "attention").ok_or("no attention")?;
-        let pinned = device.pinned((*kernel, kernel.tune("v32").ok_or("no v32")?));
+        let pinned = device.pinned((*kernel, kernel.tune("v64").ok_or("no v64")?));
         let q = Tensor::rand_uniform(device, &[1, 1, 4, 8], 1).and_then(|q| q.to_device(&pinned)).map_err(|e| e.to_string())?;
-        let wide = Tensor::rand_uniform(device, &[1, 1, 4, 33], 1).map_err(|e| e.to_string())?;
+        let wide = Tensor::rand_uniform(device, &[1, 1, 4, 65], 1).map_err(|e| e.to_string())?;
         let error = ops::attention(&q, &q, &wide, &Default::default()).err();
         expect(matches!(error, Some(Error::Argument { .. })), "a pinned tune that is too small")?;
         let matmul = kernels().iter().find(|k| k.name == "matmul").ok_or("no matmul")?;
-        let foreign = device.pinned((*matmul, kernel.tune("v32").ok_or("no v32")?));
+        let foreign = device.pinned((*matmul, kernel.tune("v64").ok_or("no v64")?));
         let x = Tensor::rand_uniform(&foreign, &[4, 4], 1).map_err(|e| e.to_string())?;
         expect(matches!(ops::matmul(&x, &x), Err(Error::Argument { .. })), "a tune of another kernel")?;
         expect(ops::add(&q, &q).is_ok() && ops::attention(&q, &q, &q, &Default::default()).is_ok(), "other calls on a pinned handle")
