@@ -40,6 +40,8 @@
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
 //! | two tensors | their sum, product | [`ops::add`], [`ops::mul`], with broadcasting |
 //! | hidden values | an activation of them | [`ops::gelu`], [`ops::silu`], [`ops::relu`], …; [`ops::exp`], [`ops::rsqrt`], [`ops::clamp`] and their like |
+//! | two tensors | which elements are equal, lower, … | [`ops::eq`], [`ops::lt`] and their like: bools, also masks for attention |
+//! | a mask and two tensors | the one or the other, by element | [`ops::where_cond`](ops::where_cond()) |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
 //! | a driver that miscompiles a kernel | another kernel | `Device::pinned` |
 //!

@@ -8,6 +8,8 @@
 //! | [`add`], [`mul`] | `lhs + rhs`, `lhs · rhs` | broadcast |
 //! | [`neg`], [`abs`], [`exp`], [`log`], [`sqrt`], [`rsqrt`], [`erf`], [`clamp`] | of `x` | any |
 //! | [`relu`], [`gelu`], [`gelu_tanh`], [`silu`], [`sigmoid`], [`tanh`], [`softplus`], [`hard_swish`] | activations of `x` | any |
+//! | [`eq`], [`ne`], [`lt`], [`le`], [`gt`], [`ge`] | a comparison of `lhs` and `rhs`, as bools | broadcast |
+//! | [`where_cond`](where_cond()) | `cond ? on_true : on_false` | broadcast |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
 //!
@@ -37,10 +39,12 @@
 pub mod attention;
 pub mod binary;
 pub mod cast;
+pub mod compare;
 pub mod copy;
 pub mod matmul;
 pub mod softmax;
 pub mod unary;
+pub mod where_cond;
 
 pub use attention::{Attention, Causal, attention, attention_into};
 pub use binary::{
@@ -48,6 +52,7 @@ pub use binary::{
     mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
 };
 pub use cast::{cast, cast_into};
+pub use compare::{eq, eq_into, ge, ge_into, gt, gt_into, le, le_into, lt, lt_into, ne, ne_into};
 pub use copy::{copy, copy_into};
 pub use matmul::{matmul, matmul_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
@@ -58,6 +63,7 @@ pub use unary::{
     sigmoid_in_place, sigmoid_into, silu, silu_in_place, silu_into, softplus, softplus_in_place, softplus_into, sqrt, sqrt_in_place,
     sqrt_into, tanh, tanh_in_place, tanh_into,
 };
+pub use where_cond::{where_cond, where_cond_into};
 
 use crate::cpu::{Bytes, CpuBuffer};
 #[cfg(feature = "gpu")]
@@ -76,12 +82,14 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &binary::gpu::BINARY,
         &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,
+        &compare::gpu::COMPARE,
         &copy::gpu::COPY,
         &copy::gpu::COPY_SCATTER,
         &matmul::gpu::MATMUL,
         &softmax::gpu::SOFTMAX,
         &unary::gpu::UNARY,
         &unary::gpu::UNARY_IN_PLACE,
+        &where_cond::gpu::WHERE_COND,
     ];
     KERNELS
 }

@@ -6,6 +6,7 @@
 mod attention;
 mod binary;
 mod cast;
+mod compare;
 mod copy;
 mod errors;
 mod matmul;
@@ -13,6 +14,7 @@ mod softmax;
 mod support;
 mod tensor;
 mod unary;
+mod where_cond;
 
 use libtest_mimic::Arguments;
 
@@ -23,12 +25,14 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("attention", 230_000, 1_300_000),
     ("cast", 1_500_000, 3_000_000),
     ("copy", 17_000, 36_000),
+    ("eq", 700_000, 700_000),
+    ("exp", 30_000, 600_000),
     ("log_softmax", 15_000, 48_000),
     ("matmul", 15_000, 480_000),
     ("mul", 5_000, 18_000),
-    ("softmax", 15_000, 230_000),
-    ("exp", 30_000, 600_000),
     ("neg", 500_000, 600_000),
+    ("softmax", 15_000, 230_000),
+    ("where_cond", 20_000, 80_000),
 ];
 
 fn main() {
@@ -37,7 +41,19 @@ fn main() {
         support::runner::trial("comparator", support::compare::self_test),
         support::runner::trial("bounds::docs", support::bounds::docs_say_so),
     ];
-    for op in [attention::all, binary::all, cast::all, copy::all, errors::all, matmul::all, softmax::all, tensor::all, unary::all] {
+    for op in [
+        attention::all,
+        binary::all,
+        cast::all,
+        compare::all,
+        copy::all,
+        errors::all,
+        matmul::all,
+        softmax::all,
+        tensor::all,
+        unary::all,
+        where_cond::all,
+    ] {
         trials.extend(op());
     }
     let everything = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list && !arguments.ignored;
