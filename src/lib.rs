@@ -46,6 +46,8 @@
 //! | a table and indices | rows of it | [`ops::gather`](ops::gather()); [`ops::check_indices`] to be sure of the indices |
 //! | parts | one tensor | [`ops::concat`](ops::concat()) |
 //! | hidden values | an activation of them | [`ops::gelu`], [`ops::silu`], [`ops::relu`], …; [`ops::exp`], [`ops::rsqrt`], [`ops::clamp`] and their like |
+//! | two tensors | which elements are equal, lower, … | [`ops::eq`], [`ops::lt`] and their like: bools, also masks for attention |
+//! | a mask and two tensors | the one or the other, by element | [`ops::where_cond`](ops::where_cond()) |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
 //! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op |
 //! | users who share a batch | results that do not depend on it | [`Device::batch_invariant`] |

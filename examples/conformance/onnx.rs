@@ -51,6 +51,7 @@ static OPS: &[Op] = &[
     op("Clip", clip, &[], 3),
     op("Concat", concat, &["axis"], usize::MAX),
     op("Div", |call| binary(call, ops::div), &[], 2),
+    op("Equal", |call| binary(call, ops::eq), &[], 2),
     op("Erf", |call| unary(call, ops::erf), &[], 1),
     op("Exp", |call| unary(call, ops::exp), &[], 1),
     op("Expand", expand, &[], 2),
@@ -58,8 +59,12 @@ static OPS: &[Op] = &[
     op("Gather", gather, &["axis"], 2),
     op("Gelu", gelu, &["approximate"], 1),
     op("Gemm", gemm, &["alpha", "beta", "transA", "transB"], 3),
+    op("Greater", |call| binary(call, ops::gt), &[], 2),
+    op("GreaterOrEqual", |call| binary(call, ops::ge), &[], 2),
     op("HardSwish", |call| unary(call, ops::hard_swish), &[], 1),
     op("Identity", identity, &[], 1),
+    op("Less", |call| binary(call, ops::lt), &[], 2),
+    op("LessOrEqual", |call| binary(call, ops::le), &[], 2),
     op("Log", |call| unary(call, ops::log), &[], 1),
     op("LogSoftmax", log_softmax, &["axis"], 1),
     op("MatMul", matmul, &[], 2),
@@ -87,6 +92,7 @@ static OPS: &[Op] = &[
     op("Tanh", |call| unary(call, ops::tanh), &[], 1),
     op("Transpose", transpose, &["perm"], 1),
     op("Unsqueeze", unsqueeze, &["axes"], 2),
+    op("Where", |call| one(ops::where_cond(&call.tensor(0)?, &call.carried(1)?, &call.carried(2)?)?), &[], 3),
 ];
 
 /// One case, opened.

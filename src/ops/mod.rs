@@ -8,6 +8,8 @@
 //! | [`add`], [`sub`], [`mul`], [`div`], [`pow`], [`min`], [`max`] | of `lhs` and `rhs` | broadcast |
 //! | [`neg`], [`abs`], [`exp`], [`log`], [`sqrt`], [`rsqrt`], [`erf`], [`clamp`] | of `x` | any |
 //! | [`relu`], [`gelu`], [`gelu_tanh`], [`silu`], [`sigmoid`], [`tanh`], [`softplus`], [`hard_swish`] | activations of `x` | any |
+//! | [`eq`], [`ne`], [`lt`], [`le`], [`gt`], [`ge`] | a comparison of `lhs` and `rhs`, as bools | broadcast |
+//! | [`where_cond`](where_cond()) | `cond ? on_true : on_false` | broadcast |
 //! | [`cast`](cast()) | the same number in another type | any |
 //! | [`copy`](copy()) | the same bits elsewhere | any; [`Tensor::contiguous`] where needed |
 //! | [`sum`], [`mean`], [`amax`], [`amin`], [`argmax`], [`argmin`] | over axes | any, over any of its axes |
@@ -40,6 +42,7 @@
 pub mod attention;
 pub mod binary;
 pub mod cast;
+pub mod compare;
 mod concat;
 pub mod copy;
 pub mod gather;
@@ -47,6 +50,7 @@ pub mod matmul;
 pub mod reduce;
 pub mod softmax;
 pub mod unary;
+pub mod where_cond;
 
 pub use attention::{Attention, Causal, attention, attention_into};
 pub use binary::{
@@ -54,6 +58,7 @@ pub use binary::{
     mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
 };
 pub use cast::{cast, cast_into};
+pub use compare::{eq, eq_into, ge, ge_into, gt, gt_into, le, le_into, lt, lt_into, ne, ne_into};
 pub use concat::{concat, concat_into};
 pub use copy::{copy, copy_into};
 #[cfg(not(target_arch = "wasm32"))]
@@ -69,6 +74,7 @@ pub use unary::{
     sigmoid_in_place, sigmoid_into, silu, silu_in_place, silu_into, softplus, softplus_in_place, softplus_into, sqrt, sqrt_in_place,
     sqrt_into, tanh, tanh_in_place, tanh_into,
 };
+pub use where_cond::{where_cond, where_cond_into};
 
 use crate::cpu::{Bytes, CpuBuffer};
 #[cfg(feature = "gpu")]
@@ -87,6 +93,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &binary::gpu::BINARY,
         &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,
+        &compare::gpu::COMPARE,
         &copy::gpu::COPY,
         &copy::gpu::COPY_SCATTER,
         &gather::gpu::GATHER,
@@ -96,6 +103,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &softmax::gpu::SOFTMAX,
         &unary::gpu::UNARY,
         &unary::gpu::UNARY_IN_PLACE,
+        &where_cond::gpu::WHERE_COND,
     ];
     KERNELS
 }

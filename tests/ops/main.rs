@@ -12,6 +12,7 @@
 mod attention;
 mod binary;
 mod cast;
+mod compare;
 mod copy;
 mod errors;
 mod gather;
@@ -21,6 +22,7 @@ mod softmax;
 mod support;
 mod tensor;
 mod unary;
+mod where_cond;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -33,12 +35,14 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("attention", 230_000, 1_300_000),
     ("cast", 1_500_000, 3_000_000),
     ("copy", 17_000, 36_000),
+    ("eq", 700_000, 700_000),
+    ("exp", 30_000, 600_000),
     ("log_softmax", 15_000, 48_000),
     ("matmul", 15_000, 480_000),
     ("mul", 5_000, 18_000),
-    ("softmax", 15_000, 230_000),
-    ("exp", 30_000, 600_000),
     ("neg", 500_000, 600_000),
+    ("softmax", 15_000, 230_000),
+    ("where_cond", 20_000, 80_000),
 ];
 
 /// A file's name, and its trials.
@@ -48,6 +52,7 @@ const FILES: &[File] = &[
     ("attention", attention::all),
     ("binary", binary::all),
     ("cast", cast::all),
+    ("compare", compare::all),
     ("copy", copy::all),
     ("errors", errors::all),
     ("gather", gather::all),
@@ -56,6 +61,7 @@ const FILES: &[File] = &[
     ("softmax", softmax::all),
     ("tensor", tensor::all),
     ("unary", unary::all),
+    ("where_cond", where_cond::all),
 ];
 
 fn main() {
