@@ -289,6 +289,17 @@ fn odd_bools() {
         let x = Tensor::from_safetensors(device, &view).expect("in");
         assert_eq!(x.to_vec::<bool>().expect("elements"), [false, true, true, true, false, true], "{device}");
         assert_eq!(ops::cast(&x, DType::U8).and_then(|x| x.to_vec::<u8>()).expect("a cast"), [0, 1, 1, 1, 0, 1], "{device}");
+        // Every true is the same true, whatever its byte.
+        let ones = Tensor::full(device, true, &[6]).expect("a tensor");
+        let same = |t: gristmill::Result<Tensor>| t.and_then(|t| t.to_vec::<bool>()).expect("an op");
+        assert_eq!(same(ops::eq(&x, &ones)), [false, true, true, true, false, true], "{device}");
+        assert_eq!(same(ops::ne(&x, &ones)), [true, false, false, false, true, false], "{device}");
+        assert_eq!(ops::sum(&x, &[0], false).and_then(|t| t.to_vec::<u32>()).expect("a sum"), [4], "{device}");
+        assert_eq!(same(ops::amin(&x.narrow(0, 1..4).expect("a view"), &[0], false)), [true], "{device}");
+        assert_eq!(ops::argmax(&x, 0, false).and_then(|t| t.to_vec::<u32>()).expect("a place"), [1], "{device}");
+        let (yes, no) = (Tensor::full(device, 1.0f32, &[6]), Tensor::full(device, 0.0f32, &[6]));
+        let chosen = ops::where_cond(&x, &yes.expect("a tensor"), &no.expect("a tensor")).and_then(|t| t.to_vec::<f32>());
+        assert_eq!(chosen.expect("a choice"), [0.0, 1.0, 1.0, 1.0, 0.0, 1.0], "{device}");
         assert_eq!(x.to_safetensors().expect("out").bytes(), [0, 1, 1, 1, 0, 1], "{device}");
         let file = npy_of(&x);
         assert!(file.ends_with(&[0, 1, 1, 1, 0, 1]), "{device}");

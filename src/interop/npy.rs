@@ -159,9 +159,6 @@ impl Tensor {
         if swapped {
             bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
-        if dtype == DType::Bool {
-            bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
-        }
         let data = match device.kind() {
             Kind::Cpu => StorageData::Cpu(CpuBuffer::new(bytes)),
             #[cfg(feature = "gpu")]
