@@ -40,7 +40,8 @@ impl Function {
     }
 
     /// Whether the result is a place.
-    pub(crate) const fn is_arg(self) -> bool {
+    #[cfg(feature = "gpu")]
+    const fn is_arg(self) -> bool {
         matches!(self, Function::ArgMax | Function::ArgMin)
     }
 
