@@ -58,7 +58,7 @@ fn unary(op: u32, dtype: u32, bits: vec4<u32>, low: f32, high: f32) -> vec4<u32>
 }
 
 // The value as it is: behind an exclusive or with what only the host knows to be 0. Without it compilers regroup sums and products, as WGSL
-// lets them: that costs digits, and the same element would get other bits in another width.
+// lets them: that costs digits, and range (Mesa 26 takes hard_swish's x / 6 first, which underflows where the product would not).
 fn keep(value: vec4<f32>, zero: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) ^ vec4<u32>(zero));
 }
