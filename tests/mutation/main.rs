@@ -10,6 +10,7 @@ mod oracle;
 mod survivors;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -198,8 +199,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// What is known from earlier runs, one file a shader: `FATE, ID, HOW` between tabs, below a line that says what they hold for.
 struct Log {
-    path: PathBuf,
-    stamp: String,
+    file: std::fs::File,
     known: HashMap<String, (Fate, String)>,
 }
 
@@ -223,38 +223,38 @@ impl Log {
         } else if first != stamp {
             known.clear();
         }
-        let log = Log { path, stamp, known };
-        log.write()?;
-        Ok(log)
-    }
-
-    fn write(&self) -> Result<(), String> {
-        let mut lines: Vec<String> = self.known.iter().map(|(id, (fate, how))| format!("{}\t{id}\t{how}", fate.name())).collect();
-        lines.sort();
-        std::fs::write(&self.path, format!("{}\n{}\n", self.stamp, lines.join("\n"))).map_err(|e| format!("{}: {e}", self.path.display()))
+        let lines: Vec<String> = known.iter().map(|(id, (fate, how))| format!("{}\t{id}\t{how}\n", fate.name())).collect();
+        let write = || {
+            let mut file = std::fs::File::create(&path)?;
+            file.write_all(format!("{stamp}\n{}", lines.concat()).as_bytes()).map(|()| file)
+        };
+        write().map(|file| Log { file, known }).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     fn add(&mut self, id: &str, fate: Fate, how: String) -> Result<(), String> {
         if matches!(fate, Fate::Survived | Fate::Hung) {
             println!("{:>8}  {id}  {how}", fate.name());
         }
+        let line = format!("{}\t{id}\t{}\n", fate.name(), how.replace('\n', " "));
+        self.file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
         self.known.insert(id.into(), (fate, how));
         if self.known.len().is_multiple_of(50) {
             println!("{:>8}", self.known.len());
         }
-        self.write()
+        Ok(())
     }
 }
 
 /// Options, then the shaders' names; all of them if there are none. True if every survivor has its reason.
 fn mutate(arguments: &[String]) -> Result<bool, String> {
     let mut jobs = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let (mut list, mut again, mut wanted) = (false, false, Vec::new());
+    let (mut list, mut again, mut trust, mut wanted) = (false, false, false, Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--list" => list = true,
             "--again" => again = true,
+            "--trust" => trust = true,
             "--jobs" => jobs = rest.next().and_then(|n| n.parse().ok()).ok_or("--jobs wants a number")?,
             name => wanted.push(name.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_string()),
         }
@@ -279,7 +279,8 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
     let (mut open, mut stale, mut sums) = (Vec::new(), Vec::new(), BTreeMap::new());
     for shader in &shaders {
         let clock = Instant::now();
-        let fates = run(shader, &oracle, jobs, again)?;
+        let listed = |edit: &Edit| reasons.contains_key(&survivors::key(&shader.name, edit));
+        let fates = run(shader, &oracle, jobs, again, &|edit| trust && listed(edit))?;
         let count = |fate: Fate| fates.values().filter(|other| **other == fate).count();
         for (fate, _) in Fate::NAMES {
             *sums.entry(fate.name()).or_insert(0) += count(fate);
@@ -338,13 +339,20 @@ fn id(shader: &Shader, edit: &Edit) -> String {
     format!("{}:{}:{}", shader.name, edit.line, edit.what)
 }
 
-/// Every edit of a shader, several at a time.
-fn run(shader: &Shader, oracle: &Oracle, jobs: usize, again: bool) -> Result<HashMap<String, Fate>, String> {
+/// Every edit of a shader, several at a time; those that are trusted to survive are not run.
+fn run(
+    shader: &Shader,
+    oracle: &Oracle,
+    jobs: usize,
+    again: bool,
+    trusted: &dyn Fn(&Edit) -> bool,
+) -> Result<HashMap<String, Fate>, String> {
     let validated = shader.composed.iter().map(|composed| validate(&composed.text).ok_or("naga refuses the shader as it is"));
     let original: Vec<Vec<u32>> = validated.map(|valid| valid.map(spirv)).collect::<Result<_, _>>()?;
     let log = Mutex::new(Log::open(shader, oracle, again)?);
     let known = log.lock().expect("no worker panics").known.clone();
-    let todo: Vec<&Edit> = shader.edits.iter().filter(|edit| !known.contains_key(&id(shader, edit))).collect();
+    let (trusted, rest): (Vec<&Edit>, Vec<&Edit>) = shader.edits.iter().partition(|edit| trusted(edit));
+    let todo: Vec<&Edit> = rest.into_iter().filter(|edit| !known.contains_key(&id(shader, edit))).collect();
     let ops = oracle.order(&shader.ops);
     println!("== {}: {} edits, {} of them known; trials of {ops}", shader.name, shader.edits.len(), shader.edits.len() - todo.len());
     let next = AtomicUsize::new(0);
@@ -368,5 +376,6 @@ fn run(shader: &Shader, oracle: &Oracle, jobs: usize, again: bool) -> Result<Has
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked")?)
     })?;
     let log = log.into_inner().map_err(|_| "a worker panicked")?;
-    Ok(log.known.into_iter().map(|(id, (fate, _))| (id, fate)).collect())
+    let fates = log.known.into_iter().map(|(id, (fate, _))| (id, fate));
+    Ok(fates.chain(trusted.iter().map(|edit| (id(shader, edit), Fate::Survived))).collect())
 }

@@ -68,8 +68,11 @@ pub fn attention(
             let add = bias[row * seq_k + key];
             if add != f64::NEG_INFINITY {
                 logits[key] = (product * scale + add).clamp(-limit, limit);
-                let error = U * (n2(head_dim) * scale.abs() * magnitude + (product * scale).abs() + logits[key].abs());
-                logit_error = logit_error.max(error.min(limit));
+                // Of zeros alone nothing is rounded, however large the bias is.
+                if magnitude > 0.0 {
+                    let error = U * (n2(head_dim) * scale.abs() * magnitude + (product * scale).abs() + logits[key].abs());
+                    logit_error = logit_error.max(error.min(limit));
+                }
             }
         }
         let truth = softmax(&logits);
