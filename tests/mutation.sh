@@ -7,7 +7,7 @@
 #   --trust  take survivors.txt's word for what it lists: those take longest
 #   --jobs   processes at once, the cores' number without it
 # Results are kept in target/mutation until a shader or the oracle changes, so a run that was stopped goes on where it was.
-# Exit: 0 every survivor has its reason in tests/mutation/survivors.txt; 1 some have none; else a failure.
+# Exit: 0 if every survivor has its reason in tests/mutation/survivors.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec tests/drivers.sh tree cargo test --quiet --test mutation -- --mutate "$@"
