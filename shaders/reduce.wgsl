@@ -1,7 +1,7 @@
 // out = the sum, mean, maximum or minimum of x over its reduced axes, in f32 or in whole numbers; both sides strided.
-// GROUP lanes make an output, or its word where several share one (`out` is dense then): each takes eights of elements into eight
-// accumulators (Vector: 8 neighbours; Scalar: 8 that lie GROUP apart); trees join the eight, then the lanes. A long axis comes in
-// parts: each is an output of its own, in a scratch that another dispatch reduces. Traffic: one read an element.
+// GROUP lanes make an output, or its word where several share one (`out` is dense then): each takes eights of neighbours into eight
+// accumulators, in either width; trees join the eight, then the lanes. A long axis comes in parts: each is an output of its own, in a
+// scratch that another dispatch reduces. Traffic: one read an element.
 
 const WORKGROUP: u32 = 256u;
 const GROUP: u32 = 256u;
@@ -75,7 +75,7 @@ fn four_at(first: u32, i: u32, end: u32) -> vec4<u32> {
     var four = vec4<u32>(0u);
     var inside = vec4<bool>(false);
     for (var slot = 0u; slot < 4u; slot++) {
-        let element = i + slot * GROUP;
+        let element = i + slot;
         if element < end {
             let at = first + storage_index(element, params.reduced_dims, params.reduced_strides);
             four[slot] = element_of(X_DTYPE, from_word(x[at / count]), at % count);
@@ -100,9 +100,10 @@ fn share_of(output: u32, wanted: bool, lane: u32) -> u32 {
             high = join(high, taken(eight.high));
         }
     } else {
-        for (var i = begin + lane; i < end; i += GROUP * 8u) {
+        // The same order: the bits do not depend on how operands lie.
+        for (var i = begin + lane * 8u; i < end; i += GROUP * 8u) {
             low = join(low, four_at(first, i, end));
-            high = join(high, four_at(first, i + 4u * GROUP, end));
+            high = join(high, four_at(first, i + 4u, end));
         }
     }
     low = join(low, high);

@@ -76,7 +76,7 @@ impl Device {
     /// A handle of the same device on which a row's result does not depend on the batch that it is in: bit for bit the same alone and among
     /// any others, so that what a server answers does not depend on who else asks. One kernel and one order of summation for every number of
     /// rows (`m` of a matmul, queries and batches of an attention), so small batches run slower. The *first input's* handle decides for an
-    /// op; [`Tensor::to_device`](crate::Tensor::to_device) moves a tensor to it without a copy. The other ops are so in any case.
+    /// op; [`Tensor::to_device`](crate::Tensor::to_device) moves a tensor to it without a copy. Softmax, and reductions of rows that lie alike, are so in any case.
     ///
     /// ```
     /// use gristmill::{Device, Tensor, ops};

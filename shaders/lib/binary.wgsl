@@ -23,7 +23,7 @@ fn binary_f32(op: u32, lhs_bits: vec4<u32>, rhs_bits: vec4<u32>) -> vec4<u32> {
         case SUB: { return bitcast<vec4<u32>>(lhs - rhs); }
         case MUL: { return bitcast<vec4<u32>>(lhs * rhs); }
         case DIV: { return bitcast<vec4<u32>>(lhs / rhs); }
-        case POW: { return power(lhs, rhs); }
+        case POW: { return power(lhs_bits, rhs); }
         case MIN: { return lowest_of(lhs_bits, rhs_bits); }
         case MAX: { return highest_of(lhs_bits, rhs_bits); }
         default: { return bitcast<vec4<u32>>(lhs + rhs); }
@@ -74,7 +74,8 @@ fn power_i32(lhs: vec4<i32>, rhs: vec4<i32>) -> vec4<i32> {
 }
 
 // lhs to the power rhs as IEEE 754's pow, but for NaN and infinite operands; WGSL's own is not defined below 0.
-fn power(lhs: vec4<f32>, rhs: vec4<f32>) -> vec4<u32> {
+fn power(lhs_bits: vec4<u32>, rhs: vec4<f32>) -> vec4<u32> {
+    let lhs = bitcast<vec4<f32>>(lhs_bits);
     let whole = trunc(rhs) == rhs;
     // From 2^24 on every f32 is even.
     let odd = whole & (abs(rhs) < vec4<f32>(16777216.0)) & (trunc(rhs * 0.5) * 2.0 != rhs);
@@ -82,9 +83,10 @@ fn power(lhs: vec4<f32>, rhs: vec4<f32>) -> vec4<u32> {
     // Kept where exp2 is defined; the halves of the largest are doubled.
     var size = bitcast<vec4<u32>>(2.0 * exp2(clamp(exponent, vec4<f32>(-150.0), vec4<f32>(128.0)) - 1.0));
     size = select(size, vec4<u32>(0x7f800000u), exponent >= vec4<f32>(128.0));
-    size = select(size, select(vec4<u32>(0u), vec4<u32>(0x7f800000u), rhs < vec4<f32>(0.0)), lhs == vec4<f32>(0.0));
-    let negative = lhs < vec4<f32>(0.0);
+    let zero = lhs == vec4<f32>(0.0);
+    size = select(size, select(vec4<u32>(0u), vec4<u32>(0x7f800000u), rhs < vec4<f32>(0.0)), zero);
+    let negative = (lhs_bits >> vec4<u32>(31u)) == vec4<u32>(1u);
     size = select(size, size | vec4<u32>(0x80000000u), negative & odd);
-    size = select(size, vec4<u32>(0x7fc00000u), negative & !whole);
+    size = select(size, vec4<u32>(0x7fc00000u), negative & !whole & !zero);
     return select(size, vec4<u32>(0x3f800000u), rhs == vec4<f32>(0.0));
 }

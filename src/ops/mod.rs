@@ -139,6 +139,8 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
                 // Others may be reading it, or it has gaps: compute apart, then move.
                 let mut dense = Bytes::new(op, len)?;
                 problem.cpu(&mut dense, &sources);
+                // A snapshot of `out` itself would make the write copy all of it.
+                drop(snapshots);
                 buffer.write(|bytes| copy::cpu::scatter(bytes, &dense, out.layout(), size));
             }
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::support::bounds;
 use crate::support::devices::{Level, Subject};
-use crate::support::input::{Form, Host, Random};
+use crate::support::input::{Host, Random};
 use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
 use DType::{BF16, Bool, F16, F32, I32, U8, U32};
 
@@ -315,23 +315,32 @@ fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), Str
     if refused == [true; 3] { Ok(()) } else { Err(format!("{}: not refused: {refused:?}", subject.name)) }
 }
 
-/// N5: a row gives the same bits alone and among others.
+/// N5: a row gives the same bits alone and among others, dense or with a gap behind it that breaks eights; a column alone and among others.
 fn alone(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
-    for (dtype, len) in [(F32, 40), (F32, 1000), (BF16, 2056), (F32, 20_000)] {
-        let x = Random::new(55).floats(&[257, len]).to(dtype);
-        let run = |range: std::ops::Range<usize>| -> Result<Host, String> {
-            let x = x.place(device, Form::Dense)?.narrow(0, range).and_then(|x| ops::copy(&x)).map_err(|e| e.to_string())?;
-            Host::of(&ops::sum(&x, &[1], false).map_err(|e| e.to_string())?)
-        };
-        let whole = run(0..257)?;
-        for (first, count) in [(0, 1), (3, 2), (100, 33), (256, 1)].into_iter().take(if level == Level::Smoke { 2 } else { 4 }) {
-            let size = dtype.block_bytes();
-            if run(first..first + count)?.bytes != whole.bytes[first * size..(first + count) * size] {
-                return Err(format!(
-                    "{dtype} rows {first}..{} of {len} differ on {} from what they are among 257",
-                    first + count,
-                    subject.name
-                ));
+    let sum = |x: gristmill::Result<Tensor>, axis: isize, mean: bool| -> Result<Host, String> {
+        let x = x.map_err(|e| e.to_string())?;
+        Host::of(&(if mean { ops::mean(&x, &[axis], false) } else { ops::sum(&x, &[axis], false) }).map_err(|e| e.to_string())?)
+    };
+    for (dtype, len) in [(F32, 40), (F32, 80), (F32, 1000), (F32, 1024), (BF16, 2056), (F32, 20_000)] {
+        let size = dtype.block_bytes();
+        for (wide, axis) in [(len, 1), (len + 4, 1), (len, 0)] {
+            let dims = if axis == 1 { [37, wide] } else { [wide, 37] };
+            let x = Random::new(55).floats(&dims).to(dtype).upload(device).map_err(|e| e.to_string())?;
+            let x = x.narrow(axis, 0..len).map_err(|e| e.to_string())?;
+            let whole = [false, true].map(|mean| sum(Ok(x.clone()), axis, mean));
+            for (first, count) in [(0, 1), (3, 2), (36, 1)].into_iter().take(if level == Level::Smoke { 1 } else { 3 }) {
+                for (mean, whole) in [false, true].into_iter().zip(&whole) {
+                    let whole = &whole.as_ref().map_err(String::clone)?.bytes[first * size..(first + count) * size];
+                    let part = || x.narrow(1 - axis, first..first + count);
+                    // Columns are summed by other lanes once they are rows.
+                    let copies = [None, (axis == 1).then(|| part().and_then(|part| ops::copy(&part)))];
+                    for part in copies.into_iter().map(|copy| copy.unwrap_or_else(part)) {
+                        if sum(part, axis, mean)?.bytes != whole {
+                            let place = format!("{first}..{} along {axis} of {dims:?} ({len})", first + count);
+                            return Err(format!("{dtype} {place} differ on {} from what they are among 37 (N5)", subject.name));
+                        }
+                    }
+                }
             }
         }
     }

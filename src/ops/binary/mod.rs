@@ -162,7 +162,8 @@ family! {
     /// is 1. Of whole numbers a negative power is 0, or ±1 for a base of ±1.
     ///
     /// Numerics: a relative error of at most `2^-23 · (8 + 6 · |rhs| · (1 + |log2 |lhs||))`: computed as `exp2(rhs · log2 |lhs|)`, each as
-    /// exact as WGSL asks. Overflow gives ±inf; infinite and NaN operands give unspecified values.
+    /// exact as WGSL asks. Overflow gives ±inf; infinite and NaN operands give unspecified values, and a subnormal
+    /// base may count as 0.
     ///
     /// ```
     /// use gristmill::{Device, Tensor, ops};

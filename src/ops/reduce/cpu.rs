@@ -161,13 +161,16 @@ impl<'a> Walk<'a> {
         Join: Fn(A, A) -> A,
     {
         if self.across {
-            let mut totals = vec![fold.start; count];
+            // In the same lanes and order as below: the bits do not depend on how operands lie.
+            let mut lanes = vec![fold.start; LANES * count];
             let mut values = vec![N::default(); count];
             for (place, first) in range.clone().zip(indices_from(&self.over, range.start, range.len())) {
                 self.load(&self.kept, first, start, &mut values);
+                let totals = &mut lanes[(place - range.start) % LANES * count..][..count];
                 totals.iter_mut().zip(&values).for_each(|(total, &value)| *total = (fold.take)(*total, value, place));
             }
-            return totals;
+            let join = |i: usize| (0..LANES).map(|lane| lanes[lane * count + i]).reduce(&fold.join).unwrap_or(fold.start);
+            return (0..count).map(join).collect();
         }
         let mut values = [N::default(); BLOCK];
         let row = |first| {

@@ -120,7 +120,7 @@ family! {
     /// Numerics: an error of at most `c · 2^-23 · Σ|x|` with c = 16 for n ≤ 64 and 4·√n beyond, n the number of elements in a sum: each
     /// lane adds into eight accumulators, and trees join these, the lanes and the parts of long axes (pairwise summation: Higham, Accuracy
     /// and Stability of Numerical Algorithms, 2nd edition, section 4.2). The order of a sum follows from the reduced axes' sizes and
-    /// strides and from alignment, never from how many outputs there are: a row has the same bits alone and in a batch. Infinities, NaN
+    /// strides, never from how many outputs there are or where they lie: a row has the same bits alone and in a batch. Infinities, NaN
     /// and sums past the range of f32 give unspecified values in their own output.
     ///
     /// ```
