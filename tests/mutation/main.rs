@@ -248,13 +248,17 @@ impl Log {
 /// Options, then the shaders' names; all of them if there are none. True if every survivor has its reason.
 fn mutate(arguments: &[String]) -> Result<bool, String> {
     let mut jobs = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let (mut list, mut again, mut trust, mut wanted) = (false, false, false, Vec::new());
+    let (mut list, mut again, mut trust, mut within, mut wanted) = (false, false, false, None, Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--list" => list = true,
             "--again" => again = true,
             "--trust" => trust = true,
+            "--within" => {
+                let seconds: u64 = rest.next().and_then(|n| n.parse().ok()).ok_or("--within wants a number of seconds")?;
+                within = Some(Duration::from_secs(seconds));
+            }
             "--jobs" => jobs = rest.next().and_then(|n| n.parse().ok()).ok_or("--jobs wants a number")?,
             name => wanted.push(name.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_string()),
         }
@@ -264,6 +268,7 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
         let names: Vec<&str> = shaders.iter().map(|shader| shader.name.as_str()).collect();
         return Err(format!("no shader `{unknown}`, only: {}", names.join(" ")));
     }
+    let texts = hash(shaders.iter().map(|shader| shader.text.as_str()).collect::<String>().as_bytes());
     shaders.retain(|shader| wanted.is_empty() || wanted.contains(&shader.name));
     if list {
         for (shader, edit) in shaders.iter().flat_map(|shader| shader.edits.iter().map(move |edit| (shader, edit))) {
@@ -273,8 +278,8 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
     }
     let reasons = survivors::read(&root().join("tests/mutation/survivors.txt"))?;
     let clock = Instant::now();
-    let mut oracle = Oracle::build()?;
-    oracle.rehearse(shaders.iter().flat_map(|shader| &shader.ops))?;
+    let mut oracle = Oracle::build(within)?;
+    oracle.rehearse(shaders.iter().flat_map(|shader| &shader.ops), texts)?;
     let mut table = Vec::new();
     let (mut open, mut stale, mut sums) = (Vec::new(), Vec::new(), BTreeMap::new());
     for shader in &shaders {
@@ -363,6 +368,7 @@ fn run(
                 Some(fate) => (fate, String::new()),
                 None => match oracle.ask(worker, &shader.text, &mutant, &ops)? {
                     Verdict::Passed => (Fate::Survived, edit.text.clone()),
+                    Verdict::Unfinished => (Fate::Survived, format!("so far: {}", edit.text)),
                     Verdict::Failed(how) => (Fate::Caught, how),
                     Verdict::Hung(how) => (Fate::Hung, how),
                 },

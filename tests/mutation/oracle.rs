@@ -18,6 +18,8 @@ pub struct Oracle {
     times: BTreeMap<String, Duration>,
     /// No line for so long is a hang.
     patience: Duration,
+    /// What an edit's run may take, if that is bounded.
+    within: Option<Duration>,
 }
 
 pub enum Verdict {
@@ -26,13 +28,15 @@ pub enum Verdict {
     Failed(String),
     /// The last line.
     Hung(String),
+    /// It took longer than was allowed, without a failure so far.
+    Unfinished,
 }
 
 impl Oracle {
-    pub fn build() -> Result<Oracle, String> {
+    pub fn build(within: Option<Duration>) -> Result<Oracle, String> {
         let folder = crate::root().join("target/mutation");
         let cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()))
-            .args(["test", "--no-run", "--test", "ops", "--message-format=json-render-diagnostics"])
+            .args(["test", "--all-features", "--no-run", "--test", "ops", "--message-format=json-render-diagnostics"])
             .current_dir(crate::root())
             .env("CARGO_TARGET_DIR", &folder)
             .env("RUSTFLAGS", "--cfg gristmill_mutation")
@@ -53,14 +57,29 @@ impl Oracle {
         let mut command: Vec<String> = runner.map_or(Vec::new(), |(_, value)| value.split_whitespace().map(String::from).collect());
         let hash = crate::hash(&std::fs::read(&binary).map_err(|error| error.to_string())?);
         command.push(binary);
-        Ok(Oracle { folder, hash, command, times: BTreeMap::new(), patience: Duration::from_secs(120) })
+        Ok(Oracle { folder, hash, command, times: BTreeMap::new(), patience: Duration::from_secs(120), within })
     }
 
-    /// The unchanged shaders must pass, and a text that is no shader must not. Times them.
-    pub fn rehearse<'a>(&mut self, ops: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    /// The unchanged shaders must pass, and a text that is no shader must not. Times them; what an earlier run of this binary took is kept.
+    pub fn rehearse<'a>(&mut self, ops: impl Iterator<Item = &'a String>, shaders: u64) -> Result<(), String> {
+        let path = self.folder.join(format!("rehearsal-{:016x}-{shaders:016x}", self.hash));
+        let mut known = BTreeMap::new();
+        for line in std::fs::read_to_string(&path).unwrap_or_default().lines() {
+            let mut words = line.split(' ');
+            let op = words.next().unwrap_or_default().to_string();
+            let mut seconds = || words.next()?.parse().ok().map(Duration::from_secs_f64);
+            if let (Some(time), Some(silence)) = (seconds(), seconds()) {
+                known.insert(op, (time, silence));
+            }
+        }
         let mut longest = Duration::ZERO;
         for op in ops {
             if self.times.contains_key(op) {
+                continue;
+            }
+            if let Some(&(time, silence)) = known.get(op) {
+                longest = longest.max(silence);
+                self.times.insert(op.clone(), time);
                 continue;
             }
             let clock = Instant::now();
@@ -71,6 +90,11 @@ impl Oracle {
             println!("{op}: {:.1} s for {} comparisons of the unchanged shaders", clock.elapsed().as_secs_f64(), run.lines);
             longest = longest.max(run.silence);
             self.times.insert(op.clone(), clock.elapsed());
+            known.insert(op.clone(), (clock.elapsed(), run.silence));
+            let line = |(op, (time, silence)): (&String, &(Duration, Duration))| {
+                format!("{op} {:.3} {:.3}\n", time.as_secs_f64(), silence.as_secs_f64())
+            };
+            std::fs::write(&path, known.iter().map(line).collect::<String>()).map_err(|error| error.to_string())?;
         }
         self.patience = (8 * longest).max(Duration::from_secs(10));
         println!("the longest silence was {:.1} s: {:.0} s is a hang", longest.as_secs_f64(), self.patience.as_secs_f64());
@@ -138,9 +162,11 @@ impl Oracle {
         });
         let mut run = Run { verdict: Verdict::Passed, lines: 0, silence: Duration::ZERO, output: String::new() };
         let mut last = String::new();
+        let end = self.within.filter(|_| mutation.is_some()).map(|within| Instant::now() + within);
         loop {
             let clock = Instant::now();
-            match lines.recv_timeout(self.patience) {
+            let left = end.map_or(self.patience, |end| end.saturating_duration_since(clock).min(self.patience));
+            match lines.recv_timeout(left) {
                 Ok(line) => {
                     run.silence = run.silence.max(clock.elapsed());
                     run.lines += 1;
@@ -151,7 +177,7 @@ impl Oracle {
                     // One process, no children.
                     let _ = child.kill();
                     let _ = child.wait();
-                    run.verdict = Verdict::Hung(last);
+                    run.verdict = if left < self.patience { Verdict::Unfinished } else { Verdict::Hung(last) };
                     return Ok(run);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -12,6 +12,8 @@ pub fn all() -> Vec<Trial> {
     let mut all = trials("cast", "pairs", pairs);
     all.extend(trials("cast", "shapes", shapes));
     all.extend(trials("cast", "large_grid", large_grid));
+    #[cfg(feature = "npy")]
+    all.extend(trials("cast", "odd_bools", odd_bools));
     all
 }
 
@@ -124,6 +126,21 @@ fn shapes(subject: &Subject, device: &Device, level: Level) -> Result<(), String
             check("cast", &subject.name, device, &case(x, to), level > Level::Smoke)?;
             let bytes: Vec<u8> = (0..dims.iter().product()).map(|_| random.next() as u8).collect();
             check("cast", &subject.name, device, &case(Host::new(dims, &bytes), to), level > Level::Smoke)?;
+        }
+    }
+    Ok(())
+}
+
+/// A file may hold any byte for `true`.
+#[cfg(feature = "npy")]
+fn odd_bools(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let x = Host::bool_bytes(device, &bytes)?;
+    let want: Vec<f64> = bytes.iter().map(|&byte| f64::from(u8::from(byte != 0))).collect();
+    for to in DType::ALL {
+        let got = Host::of(&ops::cast(&x, to).map_err(|e| e.to_string())?)?.f64s();
+        if let Some(at) = (0..want.len()).find(|&at| got[at] != want[at]) {
+            return Err(format!("a bool of byte {at} to {to} on {}: {}", subject.name, got[at]));
         }
     }
     Ok(())

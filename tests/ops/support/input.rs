@@ -62,6 +62,17 @@ impl Host {
         }
     }
 
+    /// Bools of the given bytes, as only a file can bring them.
+    #[cfg(feature = "npy")]
+    pub fn bool_bytes(device: &Device, bytes: &[u8]) -> Result<Tensor, String> {
+        let mut file = Vec::new();
+        let plain = Tensor::from_slice(&Device::cpu(), &vec![true; bytes.len()], &[bytes.len()]).map_err(|e| e.to_string())?;
+        plain.write_npy(&mut file).map_err(|e| e.to_string())?;
+        let start = file.len() - bytes.len();
+        file[start..].copy_from_slice(bytes);
+        Tensor::read_npy(device, &file[..]).map_err(|e| e.to_string())
+    }
+
     /// The same numbers in another type, rounded (or truncated and saturated) by `Element`'s rules.
     pub fn to(&self, dtype: DType) -> Host {
         fn of<T: Element>(host: &Host) -> Host {
