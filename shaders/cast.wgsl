@@ -25,7 +25,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let number = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let number = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if number >= params.words {
         return;
     }
@@ -33,11 +33,11 @@ fn main(
     let x_lanes = lanes(X_DTYPE);
     let width = 32u / out_lanes;
     let word = params.out_offset / out_lanes + number;
-    // The first and the last word may hold a neighbour's elements: they stay.
+    // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
     var value = out[word];
     for (var slot = 0u; slot < out_lanes; slot++) {
         let element = word * out_lanes + slot - params.out_offset;
-        if word * out_lanes + slot >= params.out_offset && element < params.len {
+        if element < params.len {
             let from_index = params.x_offset + storage_index(element, params.dims, params.x_strides);
             let bits = encode(OUT_DTYPE, decode(X_DTYPE, x[from_index / x_lanes], from_index % x_lanes));
             let mask = 0xffffffffu >> (32u - width);

@@ -67,7 +67,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let unit = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let unit = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if unit >= params.units {
         return;
     }
@@ -81,11 +81,11 @@ fn main(
         return;
     }
     let word = params.out_offset / 4u + unit;
-    // The first and the last word may hold a neighbour's elements: they stay.
+    // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
     var bits = out[word];
     for (var slot = 0u; slot < 4u; slot++) {
         let element = word * 4u + slot - params.out_offset;
-        if word * 4u + slot >= params.out_offset && element < params.len {
+        if element < params.len {
             bits = insert(BOOL, bits, slot, holds(lhs_at(element), rhs_at(element)).x);
         }
     }

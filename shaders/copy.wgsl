@@ -24,7 +24,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let number = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let number = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if number >= params.words {
         return;
     }
@@ -32,11 +32,11 @@ fn main(
     let width = 32u / count;
     let mask = 0xffffffffu >> (32u - width);
     let word = params.out_offset / count + number;
-    // The first and the last word may hold a neighbour's elements: they stay.
+    // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
     var value = out[word];
     for (var slot = 0u; slot < count; slot++) {
         let element = word * count + slot - params.out_offset;
-        if word * count + slot >= params.out_offset && element < params.len {
+        if element < params.len {
             let from_index = params.x_offset + storage_index(element, params.dims, params.x_strides);
             let bits = (x[from_index / count] >> (from_index % count * width)) & mask;
             value = (value & ~(mask << (slot * width))) | (bits << (slot * width));

@@ -25,7 +25,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let element = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let element = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if element >= params.len {
         return;
     }

@@ -58,7 +58,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let unit = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let unit = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if unit >= params.units {
         return;
     }
@@ -71,11 +71,11 @@ fn main(
     let width = 32u / count;
     let mask = 0xffffffffu >> (32u - width);
     let word = params.out_offset / count + unit;
-    // The first and the last word may hold a neighbour's elements: they stay.
+    // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
     var bits = from_word(out[word]).x;
     for (var slot = 0u; slot < count; slot++) {
         let element = word * count + slot - params.out_offset;
-        if word * count + slot >= params.out_offset && element < params.len {
+        if element < params.len {
             let source = source_of(element);
             let moved = (from_word(x[source.index / count]).x >> (source.index % count * width)) & mask;
             bits = (bits & ~(mask << (slot * width))) | (select(0u, moved, source.found) << (slot * width));

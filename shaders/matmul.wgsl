@@ -95,7 +95,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let number = group.x + grid.x * (group.y + grid.y * group.z);
+    let number = group.x + grid.x * group.y;
     if number >= params.groups {
         return;
     }

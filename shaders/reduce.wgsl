@@ -117,7 +117,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) invocation: u32,
 ) {
-    let number = (group.x + grid.x * (group.y + grid.y * group.z)) * (WORKGROUP / GROUP);
+    let number = (group.x + grid.x * group.y) * (WORKGROUP / GROUP);
     if number >= params.units {
         return;
     }
@@ -127,7 +127,7 @@ fn main(
     let word = params.out_offset / count + unit;
     var bits = 0u;
     if count > 1u && unit < params.units && lane == 0u {
-        // The first and the last word may hold a neighbour's elements: they stay.
+        // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
         bits = out[word];
     }
     for (var slot = 0u; slot < count; slot++) {
@@ -135,7 +135,7 @@ fn main(
         var wanted = unit < params.units;
         if count > 1u {
             output = word * count + slot - params.out_offset;
-            wanted = wanted && word * count + slot >= params.out_offset && output < params.outputs;
+            wanted = wanted && output < params.outputs;
             // A neighbour's number may have wrapped: its share would not end.
             output = select(0u, output, wanted);
         }

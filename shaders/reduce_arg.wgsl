@@ -103,7 +103,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) invocation: u32,
 ) {
-    let number = (group.x + grid.x * (group.y + grid.y * group.z)) * (WORKGROUP / GROUP);
+    let number = (group.x + grid.x * group.y) * (WORKGROUP / GROUP);
     if number >= params.units {
         return;
     }

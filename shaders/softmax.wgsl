@@ -108,7 +108,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = group.x + grid.x * (group.y + grid.y * group.z);
+    let row = group.x + grid.x * group.y;
     if row >= params.rows {
         return;
     }

@@ -105,7 +105,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let unit = (group.x + grid.x * (group.y + grid.y * group.z)) * WORKGROUP + lane;
+    let unit = (group.x + grid.x * group.y) * WORKGROUP + lane;
     if unit >= params.units {
         return;
     }
@@ -131,11 +131,11 @@ fn main(
         return;
     }
     let word = params.out_offset / count + unit;
-    // The first and the last word may hold a neighbour's elements: they stay.
+    // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
     var bits = from_word(out[word]).x;
     for (var slot = 0u; slot < count; slot++) {
         let element = word * count + slot - params.out_offset;
-        if word * count + slot >= params.out_offset && element < params.len {
+        if element < params.len {
             bits = insert_raw(bits, slot, at(element));
         }
     }

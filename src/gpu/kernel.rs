@@ -381,28 +381,24 @@ impl Sink for Vec<Dispatch> {
     }
 }
 
-/// Workgroups as a grid: folded into y (and z) where x alone would pass the device's limit. The kernel rebuilds the number as
-/// `x + grid.x * (y + grid.y * z)` and returns if it is past the end.
+/// Workgroups as a grid: folded into y where x alone would pass the device's limit, which holds 2^32 of them on every device. The kernel
+/// rebuilds the number as `x + grid.x * y` and returns if it is past the end.
 pub fn fold(op: &'static str, caps: &Caps, groups: u64) -> Result<[u32; 3]> {
     let limit = u64::from(caps.grid_dimension);
-    let too_large = || Error::TooLarge {
-        op,
-        what: "the grid of workgroups".into(),
-        requested: groups.into(),
-        limit: u32::MAX.into(),
-        limit_name: "workgroups a dispatch (u32)",
-    };
-    if groups > u64::from(u32::MAX) {
-        return Err(too_large());
+    // Even rows: fewer than y groups overshoot.
+    let y = groups.div_ceil(limit.max(1)).max(1);
+    let x = groups.div_ceil(y);
+    // The kernel's own number of the workgroup must not wrap.
+    if y > limit || x * y > u64::from(u32::MAX) {
+        return Err(Error::TooLarge {
+            op,
+            what: "the grid of workgroups".into(),
+            requested: groups.into(),
+            limit: (limit * limit).min(u32::MAX.into()).into(),
+            limit_name: "workgroups a dispatch",
+        });
     }
-    let x = groups.min(limit);
-    let y = groups.div_ceil(x.max(1)).min(limit);
-    let z = groups.div_ceil((x * y).max(1));
-    // The last folds overshoot; the kernel's own number of the workgroup must not wrap.
-    if z > limit || x * y * z > u64::from(u32::MAX) {
-        return Err(too_large());
-    }
-    Ok([x as u32, y as u32, z as u32])
+    Ok([x as u32, y as u32, 1])
 }
 
 /// A shape arithmetic result as the u32 that kernels count in.

@@ -289,7 +289,7 @@ mod gpu {
     fn plans() -> Result<(), String> {
         let caps = Caps::webgpu_defaults();
         let mut small = caps.clone();
-        small.grid_dimension = 7;
+        small.grid_dimension = 10;
         let big = matmul::Problem {
             dtypes: [DType::F32; 3],
             batch_invariant: false,
@@ -298,7 +298,7 @@ mod gpu {
             rhs: dense(&[100, 8, 64]),
         };
         expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
-        expect(only(matmul::gpu::plan(&small, None, &big))? == [7, 7, 3], "a grid folded twice")?;
+        expect(only(matmul::gpu::plan(&small, None, &big))? == [10, 10, 1], "a grid folded to the full")?;
         let rows = softmax::Problem {
             dtypes: [DType::F32; 3],
             log: false,
@@ -308,7 +308,7 @@ mod gpu {
             x: dense(&[50, 3]),
             mask: None,
         };
-        expect(only(softmax::gpu::plan(&small, None, &rows))? == [7, 7, 2], "rows folded")?;
+        expect(only(softmax::gpu::plan(&small, None, &rows))? == [10, 5, 1], "rows folded")?;
         let binary = binary::Problem {
             function: binary::Function::Mul,
             in_place: false,
@@ -317,13 +317,15 @@ mod gpu {
             lhs: dense(&[9000]),
             rhs: dense(&[9000]),
         };
-        expect(only(binary::gpu::plan(&small, None, &binary))? == [7, 3, 1], "elements folded")?;
+        expect(only(binary::gpu::plan(&small, None, &binary))? == [9, 2, 1], "elements folded evenly")?;
 
         // Limits, each by name.
         let refused = |plan: gristmill::Result<Plan>, name: &str| match plan {
             Err(Error::TooLarge { limit_name, .. }) => expect(limit_name == name, &format!("{limit_name}, not {name}")),
             other => Err(format!("{name}: {:?}", other.map(|p| p.dispatches.len()))),
         };
+        small.grid_dimension = 9;
+        refused(matmul::gpu::plan(&small, None, &big), "workgroups a dispatch")?;
         let past = copy::Problem { dtype: DType::U8, out: dense(&[1 << 28]), x: dense(&[1 << 28]) };
         refused(copy::gpu::plan(&caps, &past), "bytes a storage binding")?;
         let mut huge = caps.clone();
