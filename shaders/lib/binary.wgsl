@@ -26,7 +26,7 @@ fn binary_f32(op: u32, lhs_bits: vec4<u32>, rhs_bits: vec4<u32>) -> vec4<u32> {
         case POW: { return power(lhs_bits, rhs); }
         case MIN: { return lowest_of(lhs_bits, rhs_bits); }
         case MAX: { return highest_of(lhs_bits, rhs_bits); }
-        default: { return bitcast<vec4<u32>>(lhs + rhs); }
+        case ADD, default: { return bitcast<vec4<u32>>(lhs + rhs); }
     }
 }
 
@@ -38,7 +38,7 @@ fn binary_i32(op: u32, lhs: vec4<i32>, rhs: vec4<i32>) -> vec4<i32> {
         case DIV: { return lhs / rhs; }
         case MIN: { return min(lhs, rhs); }
         case MAX: { return max(lhs, rhs); }
-        default: { return lhs + rhs; }
+        case ADD, default: { return lhs + rhs; }
     }
 }
 
@@ -50,7 +50,7 @@ fn binary_u32(op: u32, lhs: vec4<u32>, rhs: vec4<u32>) -> vec4<u32> {
         case DIV: { return lhs / rhs; }
         case MIN: { return min(lhs, rhs); }
         case MAX: { return max(lhs, rhs); }
-        default: { return lhs + rhs; }
+        case ADD, default: { return lhs + rhs; }
     }
 }
 

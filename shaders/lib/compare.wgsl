@@ -44,7 +44,7 @@ fn compare(op: u32, dtype: u32, lhs: vec4<u32>, rhs: vec4<u32>) -> vec4<u32> {
         case LE: { holds = (less | equal) & ordered; }
         case GT: { holds = !(less | equal) & ordered; }
         case GE: { holds = !less & ordered; }
-        default: {}
+        case EQ, default: {}
     }
     return select(vec4<u32>(0u), vec4<u32>(1u), holds);
 }

@@ -52,7 +52,7 @@ fn unary(op: u32, dtype: u32, bits: vec4<u32>, low: f32, high: f32) -> vec4<u32>
         case ERF: { result = erf_of(bits, zero); }
         case SOFTPLUS: { result = softplus_of(bits, zero); }
         case HARD_SWISH: { result = hard_swish_of(bits, zero); }
-        default: { result = lowest_of(vec4<u32>(bitcast<u32>(high)), highest_of(vec4<u32>(bitcast<u32>(low)), bits)); }
+        case CLAMP, default: { result = lowest_of(vec4<u32>(bitcast<u32>(high)), highest_of(vec4<u32>(bitcast<u32>(low)), bits)); }
     }
     return select(result, vec4<u32>(0x7fc00000u), (bits & vec4<u32>(~SIGN)) > vec4<u32>(INFINITE));
 }

@@ -48,6 +48,7 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("compare", "patterns", patterns));
     all.extend(trials("compare", "shapes", shapes));
     all.extend(trials("compare", "widths", widths));
+    all.extend(trials("compare", "large_grid", large_grid));
     all.extend(trials("compare", "random", random));
     all.push(trial("compare::threads", || {
         let mut random = Random::new(9);
@@ -129,8 +130,9 @@ fn patterns(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
         let nudged =
             straight.f64s().into_iter().enumerate().map(|(i, v)| f32::from_bits((v as f32).to_bits().saturating_add(i as u32 % 3)));
         let nudged = Host::new(&straight.dims, &nudged.collect::<Vec<_>>());
+        let widened = straight.to(F32);
         for function in FUNCTIONS.iter().step_by(if level == Level::Smoke { 2 } else { 1 }) {
-            for (lhs, rhs) in [(straight, scattered), (straight, straight), (straight, &nudged), (&nudged, straight)] {
+            for (lhs, rhs) in [(straight, scattered), (straight, straight), (straight, &nudged), (&nudged, straight), (&widened, &nudged)] {
                 check(function.name, &subject.name, device, &case(function, lhs.clone(), rhs.clone()), false)?;
             }
         }
@@ -181,6 +183,23 @@ fn widths(subject: &Subject, device: &Device, _level: Level) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// More workgroups than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let row: Vec<u8> = (0..4113).map(|i| (i % 251) as u8).collect();
+    let run = || {
+        let x = Tensor::from_slice(device, &row, &[4113])?.broadcast_to(&[4113, 4113])?;
+        ops::lt(&x, &Tensor::full(device, 100u8, &[1])?)?.to_vec::<bool>()
+    };
+    let out = run().map_err(|error| error.to_string())?;
+    match out.iter().zip(row.iter().cycle()).position(|(got, x)| *got != (*x < 100)) {
+        None => Ok(()),
+        Some(at) => Err(format!("lt of 4113 x 4113 on {}: element {at} is {}", subject.name, out[at])),
+    }
 }
 
 fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {

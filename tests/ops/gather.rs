@@ -12,6 +12,7 @@ pub fn all() -> Vec<Trial> {
     let mut all = trials("gather", "rows", rows);
     all.extend(trials("gather", "bits", bits));
     all.extend(trials("gather", "out_of_range", out_of_range));
+    all.extend(trials("gather", "large_grid", large_grid));
     all.extend(trials("gather", "random", random));
     all.extend(trials("concat", "parts", parts));
     all.push(trial("gather::threads", || {
@@ -105,7 +106,9 @@ fn bits(subject: &Subject, device: &Device, _level: Level) -> Result<(), String>
 fn out_of_range(subject: &Subject, device: &Device, _level: Level) -> Result<(), String> {
     let fail = |text: String| format!("{}: {text}", subject.name);
     for (dtype, width) in [(DType::F32, 8), (DType::F16, 6), (DType::U8, 3)] {
-        let x = Host::new(&[4, width], &vec![7.0f32; 4 * width]).to(dtype).upload(device).map_err(|e| fail(e.to_string()))?;
+        // A row lies past its end.
+        let five = Host::new(&[5, width], &vec![7.0f32; 5 * width]).to(dtype).upload(device);
+        let x = five.and_then(|x| x.narrow(0, 0..4)).map_err(|e| fail(e.to_string()))?;
         let unsigned = Host::new(&[2, 3], &[0u32, 3, 4, u32::MAX, 1, 1 << 31]);
         let signed = Host::new(&[2, 3], &[-4i32, 3, 4, -5, 1, i32::MIN]);
         for (indices, first) in [(unsigned, "4 at [0, 2]"), (signed, "4 at [0, 2]")] {
@@ -140,6 +143,24 @@ fn out_of_range(subject: &Subject, device: &Device, _level: Level) -> Result<(),
         Err(Error::Argument { .. }) if device.is_cpu() => Ok(()),
         Ok(zeros) if !device.is_cpu() && Host::of(&zeros).map_err(fail)?.f64s() == [0.0; 6] => Ok(()),
         other => Err(fail(format!("of no rows: {other:?}"))),
+    }
+}
+
+/// More workgroups than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let rows: Vec<f32> = (0..2 * 2049).map(|i| i as f32).collect();
+    let indices: Vec<u32> = (0..2049).map(|i| u32::from(i % 3 == 0)).collect();
+    let run = || {
+        let x = Tensor::from_slice(device, &rows, &[2, 2049])?;
+        ops::gather(&x, &Tensor::from_slice(device, &indices, &[2049])?, 0)?.to_vec::<f32>()
+    };
+    let out = run().map_err(|error| error.to_string())?;
+    match (0..out.len()).find(|&at| out[at] != rows[indices[at / 2049] as usize * 2049 + at % 2049]) {
+        None => Ok(()),
+        Some(at) => Err(format!("2049 rows of 2049 on {}: element {at} is {}", subject.name, out[at])),
     }
 }
 

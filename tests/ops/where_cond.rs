@@ -15,6 +15,9 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("where_cond", "bits", bits));
     all.extend(trials("where_cond", "shapes", shapes));
     all.extend(trials("where_cond", "widths", widths));
+    #[cfg(feature = "npy")]
+    all.extend(trials("where_cond", "odd_bools", odd_bools));
+    all.extend(trials("where_cond", "large_grid", large_grid));
     all.extend(trials("where_cond", "random", random));
     all.push(trial("where_cond::threads", || {
         let mut random = Random::new(9);
@@ -141,6 +144,43 @@ fn widths(subject: &Subject, device: &Device, _level: Level) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// A file may hold any byte for `true`; none may show through to its neighbours.
+#[cfg(feature = "npy")]
+fn odd_bools(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
+    let bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte, 0, 0]).collect();
+    let whole = Host::bool_bytes(device, &bytes)?;
+    // Eights, and one less.
+    for len in [bytes.len(), bytes.len() - 1] {
+        let run = || {
+            let cond = whole.narrow(0, 0..len)?;
+            let (yes, no) = (Tensor::full(device, 1.0f32, &[len])?, Tensor::full(device, 2.0f32, &[len])?);
+            ops::where_cond(&cond, &yes, &no)?.to_vec::<f32>()
+        };
+        let got = run().map_err(|error| error.to_string())?;
+        if let Some(at) = (0..len).find(|&at| got[at] != if bytes[at] != 0 { 1.0 } else { 2.0 }) {
+            return Err(format!("a bool of byte {} of {len} on {}: {}", bytes[at], subject.name, got[at]));
+        }
+    }
+    Ok(())
+}
+
+/// More workgroups than a dimension of the grid holds.
+fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let row: Vec<bool> = (0..2049).map(|i| i % 5 < 2).collect();
+    let run = || {
+        let cond = Tensor::from_slice(device, &row, &[2049])?.broadcast_to(&[2049, 2049])?;
+        ops::where_cond(&cond, &Tensor::full(device, 1.0f32, &[1])?, &Tensor::full(device, 2.0f32, &[1])?)?.to_vec::<f32>()
+    };
+    let out = run().map_err(|error| error.to_string())?;
+    match out.iter().zip(row.iter().cycle()).position(|(got, cond)| *got != if *cond { 1.0 } else { 2.0 }) {
+        None => Ok(()),
+        Some(at) => Err(format!("a choice of 2049 x 2049 on {}: element {at} is {}", subject.name, out[at])),
+    }
 }
 
 fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
