@@ -218,6 +218,9 @@ fn batches(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
         (&[2, 3, 5, 7], &[7]),
         (&[7], &[2, 3, 7, 5]),
         (&[1, 300], &[300, 1]),
+        // Several tiles one way, one the other, in each batch.
+        (&[3, 70, 5], &[3, 5, 9]),
+        (&[3, 9, 5], &[3, 5, 70]),
         // Past the CPU's blocks of 128 x 512.
         (&[129, 20], &[20, 513]),
         (&[0, 3, 4], &[4, 2]),
@@ -233,12 +236,12 @@ fn batches(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
     Ok(())
 }
 
-/// More workgroups than a dimension of the grid holds, in four axes that do not merge: the numbers past the last must not wrap to any.
+/// An odd number of workgroups, more than a dimension of the grid holds, in four axes that do not merge: the numbers past the last must not wrap to any.
 fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     if level == Level::Smoke {
         return Ok(());
     }
-    check(OP, &subject.name, device, &case(&mut Random::new(3), device, &[10, 1, 66, 1, 2, 1], &[1, 10, 1, 10, 1, 2], true), false)
+    check(OP, &subject.name, device, &case(&mut Random::new(3), device, &[9, 1, 83, 1, 2, 1], &[1, 11, 1, 9, 1, 2], true), false)
 }
 
 /// Shapes that nobody chose.

@@ -354,7 +354,7 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
     }
     let handles = pinned(device, "reduce", level);
     let (_, handle) = handles.iter().find(|(tune, _)| tune == "reduce.group32").unwrap_or(&handles[0]);
-    let x = Random::new(56).floats(&[66_000, 3]);
+    let x = Random::new(56).floats(&[66_001, 3]);
     check("sum", &subject.name, handle, &case(&FUNCTIONS[0], None, x, &[1], false), false)
 }
 
