@@ -65,12 +65,12 @@ static FUNCTIONS: &[Function] = &[
 ];
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials("binary", "types", types);
+    let mut all = trials("binary", "large_grid", large_grid);
+    all.extend(trials("binary", "types", types));
     all.extend(trials("binary", "shapes", shapes));
     all.extend(trials("binary", "widths", widths));
     all.extend(trials("binary", "whole", whole));
     all.extend(trials("binary", "extremes", extremes));
-    all.extend(trials("binary", "large_grid", large_grid));
     all.extend(trials("binary", "random", random));
     all.push(trial("binary::threads", || {
         let mut random = Random::new(9);

@@ -14,12 +14,12 @@ use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads,
 const OP: &str = "matmul";
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials(OP, "tiles", tiles);
+    let mut all = trials(OP, "large_grid", large_grid);
+    all.extend(trials(OP, "tiles", tiles));
     all.extend(trials(OP, "types", types));
     all.extend(trials(OP, "transposes", transposes));
     all.extend(trials(OP, "batches", batches));
     all.extend(trials(OP, "batch_invariant", batch_invariant));
-    all.extend(trials(OP, "large_grid", large_grid));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|device| {

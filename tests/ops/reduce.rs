@@ -81,13 +81,13 @@ static FUNCTIONS: &[Function] = &[
 ];
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials("reduce", "axes", axes);
+    let mut all = trials("reduce", "large_grid", large_grid);
+    all.extend(trials("reduce", "axes", axes));
     all.extend(trials("reduce", "lengths", lengths));
     all.extend(trials("reduce", "types", types));
     all.extend(trials("reduce", "whole", whole));
     all.extend(trials("reduce", "extremes", extremes));
     all.extend(trials("reduce", "alone", alone));
-    all.extend(trials("reduce", "large_grid", large_grid));
     all.extend(trials("reduce", "random", random));
     all.push(trial("reduce::threads", || {
         let mut random = Random::new(9);
@@ -284,6 +284,18 @@ fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), Str
     let zeros = Host::new(&[2, 3], &[0.0f32, -0.0, 0.0, -0.0, 0.0, -0.0]);
     for function in &FUNCTIONS[4..] {
         check(function.name, &subject.name, device, &case(function, None, zeros.clone(), &[1], false), true)?;
+    }
+    // Rows of nothing but one end of a whole type's range.
+    for len in [8, 7] {
+        let ends = |low: i64, high: i64| [vec![low; len], vec![high; len]].concat();
+        let i32s: Vec<i32> = ends(i32::MIN.into(), i32::MAX.into()).into_iter().map(|v| v as i32).collect();
+        let u32s: Vec<u32> = ends(0, u32::MAX.into()).into_iter().map(|v| v as u32).collect();
+        let u8s: Vec<u8> = ends(0, u8::MAX.into()).into_iter().map(|v| v as u8).collect();
+        for x in [Host::new(&[2, len], &i32s), Host::new(&[2, len], &u32s), Host::new(&[2, len], &u8s)] {
+            for function in &FUNCTIONS[2..] {
+                check(function.name, &subject.name, device, &case(function, None, x.clone(), &[1], false), true)?;
+            }
+        }
     }
     for dims in [&[0][..], &[3, 0], &[0, 3], &[2, 0, 2]] {
         let x = Host::new::<f32>(dims, &[]);

@@ -13,12 +13,12 @@ use DType::{BF16, F16, F32};
 use gristmill::Device;
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials("softmax", "rows", rows);
+    let mut all = trials("softmax", "large_grid", large_grid);
+    all.extend(trials("softmax", "rows", rows));
     all.extend(trials("softmax", "types", types));
     all.extend(trials("softmax", "maximum", maximum));
     all.extend(trials("softmax", "rows_alone", rows_alone));
     all.extend(trials("softmax", "extremes", extremes));
-    all.extend(trials("softmax", "large_grid", large_grid));
     all.extend(trials("softmax", "random", random));
     all.push(trial("softmax::threads", || {
         let x = Random::new(9).floats(&[7, 300, 5]);

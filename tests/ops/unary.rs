@@ -86,7 +86,8 @@ fn gated(x: f64, share: f64) -> f64 {
 }
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials("unary", "from_f32", |subject, device, level| types(subject, device, level, F32));
+    let mut all = trials("unary", "large_grid", large_grid);
+    all.extend(trials("unary", "from_f32", |subject, device, level| types(subject, device, level, F32)));
     all.extend(trials("unary", "from_f16", |subject, device, level| types(subject, device, level, F16)));
     all.extend(trials("unary", "from_bf16", |subject, device, level| types(subject, device, level, BF16)));
     all.extend(trials("unary", "patterns", patterns));
@@ -96,7 +97,6 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("unary", "widths", widths));
     all.extend(trials("unary", "whole", whole));
     all.extend(trials("unary", "signs", signs));
-    all.extend(trials("unary", "large_grid", large_grid));
     all.extend(trials("unary", "random", random));
     all.push(trial("unary::threads", || {
         let x = Random::new(9).floats(&[3, 20_000]);
