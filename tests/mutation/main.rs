@@ -248,13 +248,14 @@ impl Log {
 /// Options, then the shaders' names; all of them if there are none. True if every survivor has its reason.
 fn mutate(arguments: &[String]) -> Result<bool, String> {
     let mut jobs = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let (mut list, mut again, mut trust, mut within, mut wanted) = (false, false, false, None, Vec::new());
+    let (mut list, mut again, mut trust, mut stale_only, mut within, mut wanted) = (false, false, false, false, None, Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--list" => list = true,
             "--again" => again = true,
             "--trust" => trust = true,
+            "--stale" => stale_only = true,
             "--within" => {
                 let seconds: u64 = rest.next().and_then(|n| n.parse().ok()).ok_or("--within wants a number of seconds")?;
                 within = Some(Duration::from_secs(seconds));
@@ -270,6 +271,8 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
     }
     let texts = hash(shaders.iter().map(|shader| shader.text.as_str()).collect::<String>().as_bytes());
     shaders.retain(|shader| wanted.is_empty() || wanted.contains(&shader.name));
+    let mut ledger = Ledger::read()?;
+    shaders.retain(|shader| !stale_only || !ledger.holds(shader));
     if list {
         for (shader, edit) in shaders.iter().flat_map(|shader| shader.edits.iter().map(move |edit| (shader, edit))) {
             println!("{:<50} {}", id(shader, edit), edit.text);
@@ -290,7 +293,7 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
         for (fate, _) in Fate::NAMES {
             *sums.entry(fate.name()).or_insert(0) += count(fate);
         }
-        let mut listed = 0;
+        let (mut listed, unexplained) = (0, open.len());
         for edit in &shader.edits {
             let key = survivors::key(&shader.name, edit);
             match (fates[&id(shader, edit)], reasons.get(&key)) {
@@ -303,12 +306,11 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
         let ours = |key: &&String| key.starts_with(&format!("{} :: ", shader.name));
         let known: Vec<String> = shader.edits.iter().map(|edit| survivors::key(&shader.name, edit)).collect();
         stale.extend(reasons.keys().filter(ours).filter(|key| !known.contains(key)).map(|key| format!("no such edit: {key}")));
-        table.push(line(
-            &shader.name,
-            [count(Fate::Caught), count(Fate::Hung), count(Fate::Survived), listed],
-            [count(Fate::Invalid), count(Fate::Same)],
-            clock.elapsed(),
-        ));
+        let counts = [count(Fate::Caught), count(Fate::Hung), count(Fate::Survived), listed];
+        table.push(line(&shader.name, counts, [count(Fate::Invalid), count(Fate::Same)], clock.elapsed()));
+        if open.len() == unexplained {
+            ledger.note(shader, counts)?;
+        }
     }
     println!(
         "\n{:<14} {:>15}  {:>5} {:>9} {:>9} {:>8} {:>5} {:>7}",
@@ -332,6 +334,41 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
         }
     }
     Ok(open.is_empty())
+}
+
+/// `last.txt`: what the last whole run of each shader came to, and the text that it held for.
+struct Ledger(BTreeMap<String, (u64, String)>);
+
+impl Ledger {
+    const HEAD: &str = "# What the last run of tests/mutation.sh that left no survivor without a reason came to, a line a shader, and the hash of the\n\
+                        # text that it holds for. Written by that program; `tests/mutation.sh --stale` runs what has changed since.\n";
+
+    fn path() -> PathBuf {
+        root().join("tests/mutation/last.txt")
+    }
+
+    fn read() -> Result<Ledger, String> {
+        let entry = |line: &str| {
+            let (name, rest) = line.split_once(' ')?;
+            let (hash, counts) = rest.trim_start().split_once(' ')?;
+            Some((name.to_string(), (u64::from_str_radix(hash, 16).ok()?, counts.trim_start().to_string())))
+        };
+        let text = if Self::path().exists() { read(&Self::path())? } else { String::new() };
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| entry(line).ok_or(format!("last.txt: {line}"))).collect::<Result<_, _>>().map(Ledger)
+    }
+
+    /// Whether the shader's text is what its line was written for.
+    fn holds(&self, shader: &Shader) -> bool {
+        self.0.get(&shader.name).is_some_and(|(text, _)| *text == hash(shader.text.as_bytes()))
+    }
+
+    fn note(&mut self, shader: &Shader, [caught, hung, survived, _]: [usize; 4]) -> Result<(), String> {
+        let counts = format!("caught {:>3} of {:>3}, the other {survived} explained", caught + hung, caught + hung + survived);
+        self.0.insert(shader.name.clone(), (hash(shader.text.as_bytes()), counts));
+        let lines: String = self.0.iter().map(|(name, (hash, counts))| format!("{name:<16} {hash:016x}  {counts}\n")).collect();
+        std::fs::write(Self::path(), format!("{}{lines}", Self::HEAD)).map_err(|error| error.to_string())
+    }
 }
 
 fn line(name: &str, [caught, hung, survived, listed]: [usize; 4], [invalid, same]: [usize; 2], time: Duration) -> String {
