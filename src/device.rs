@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
-use crate::gpu::{AdapterInfo, Backend, Caps, Gpu, GpuOptions, Pin};
+use crate::gpu::{AdapterInfo, Backend, Caps, Gpu, GpuOptions, Memory, Pin};
 use crate::platform::Wait;
 
 /// The environment variable that [`Device::best`] obeys: `cpu`, or `backend:name` such as `vulkan:radeon` or `gl:`.
@@ -185,6 +185,44 @@ impl Device {
         match &self.kind {
             Kind::Cpu => None,
             Kind::Gpu(gpu) => Some(&gpu.caps),
+        }
+    }
+
+    /// What the GPU's buffers hold and how often something was made for it; `None` on the CPU.
+    ///
+    /// Buffers of dropped tensors are kept and used again: a step that repeats allocates nothing. What was in one is never seen in the
+    /// next tensor: ops write all of theirs, [`Tensor::zeros`](crate::Tensor::zeros) clears.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor, gpu::GpuOptions, ops};
+    ///
+    /// let options = GpuOptions { software: true, memory_budget: Some(1 << 30), ..GpuOptions::default() };
+    /// let Ok(device) = Device::gpu(&options) else { return Ok(()) };
+    /// let x = Tensor::full(&device, 1.0f32, &[1000])?;
+    /// for _ in 0..3 {
+    ///     ops::add(&x, &x)?; // the second and third get the first one's buffer
+    /// }
+    /// let memory = device.memory().expect("a GPU");
+    /// assert_eq!(memory.buffers, 2);
+    /// device.trim()?;
+    /// assert_eq!(device.memory().expect("a GPU").cached, 0);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    pub fn memory(&self) -> Option<Memory> {
+        match &self.kind {
+            Kind::Cpu => None,
+            Kind::Gpu(gpu) => Some(gpu.memory()),
+        }
+    }
+
+    /// Submits what is recorded and gives the buffers that no tensor uses back to the driver, as soon as the GPU is done with them.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or what an earlier command failed with.
+    pub fn trim(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Cpu => Ok(()),
+            Kind::Gpu(gpu) => gpu.trim("Device::trim"),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::cpu::{Bytes, CHUNK, CpuBuffer};
 use crate::device::Kind;
 use crate::error::{Error, Operand, Result};
 #[cfg(feature = "gpu")]
-use crate::gpu::GpuBuffer;
+use crate::gpu::{Fill, GpuBuffer};
 use crate::platform::Wait;
 use crate::{DType, Device, Element, Layout, philox};
 
@@ -134,7 +134,7 @@ impl Tensor {
         let data = match device.kind() {
             Kind::Cpu => StorageData::Cpu(CpuBuffer::from_slice(op, bytes)?),
             #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes.len() as u64, bytes)?),
+            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes.len() as u64, Fill::Data(bytes))?),
         };
         Ok(Self::with_storage(device, data, layout, dtype))
     }
@@ -194,12 +194,21 @@ impl Tensor {
 
     /// Zeros, on behalf of an op.
     pub(crate) fn zeros_for(op: &'static str, device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        Self::made(op, device, dtype, shape, true)
+    }
+
+    /// A tensor whose every element the op is about to write. On a GPU it holds anything until then.
+    pub(crate) fn unwritten(op: &'static str, device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        Self::made(op, device, dtype, shape, false)
+    }
+
+    fn made(op: &'static str, device: &Device, dtype: DType, shape: &[usize], zeros: bool) -> Result<Self> {
         let layout = dense(op, shape)?;
         let bytes = layout.len() * dtype.block_bytes();
         let data = match device.kind() {
             Kind::Cpu => StorageData::Cpu(CpuBuffer::new(Bytes::new(op, bytes)?)),
             #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes as u64, &[])?),
+            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes as u64, if zeros { Fill::Zeros } else { Fill::Unwritten })?),
         };
         Ok(Self::with_storage(device, data, layout, dtype))
     }

@@ -3,6 +3,7 @@
 mod caps;
 mod kernel;
 mod pipelines;
+mod pool;
 mod stream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +16,13 @@ pub use kernel::{
     fold, loop_end, runs, word,
 };
 
+pub(crate) use pool::GpuBuffer;
+pub use pool::Memory;
+
 use crate::error::{Error, Result};
 use crate::platform::{self, Wait};
 use pipelines::Pipelines;
+use pool::{Lease, Pool, Role};
 use stream::Stream;
 
 /// What to do when there is no adapter.
@@ -39,6 +44,9 @@ pub struct GpuOptions {
     /// How long one wait may take before the device counts as lost. By default a minute, ten on software adapters (which compile
     /// at the first dispatch).
     pub deadline: Option<Duration>,
+    /// Bytes that tensors may take together: past it a call fails with [`Error::OutOfMemory`] before the driver has to. What waits to be
+    /// used again makes room first. No bound by default.
+    pub memory_budget: Option<u64>,
 }
 
 /// An adapter that is present.
@@ -155,6 +163,7 @@ pub(crate) struct Gpu {
     deadline: Duration,
     health: Arc<Health>,
     pipelines: Pipelines,
+    pool: Arc<Pool>,
     stream: Mutex<Stream>,
     /// See `take_turn`.
     turn: Mutex<()>,
@@ -184,10 +193,14 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// A whole wgpu buffer that one tensor's storage lives in.
-#[derive(Debug)]
-pub(crate) struct GpuBuffer {
-    pub(crate) buffer: wgpu::Buffer,
+/// What a new tensor's buffer holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fill<'a> {
+    Zeros,
+    /// As many bytes as were asked for.
+    Data(&'a [u8]),
+    /// Anything: kernels write every element before any is read.
+    Unwritten,
 }
 
 impl Gpu {
@@ -247,12 +260,14 @@ impl Gpu {
         }));
         let seconds = if info.kind == AdapterKind::Software { 600 } else { 60 };
         let stream = Stream::new(&device, &limits);
+        let pool = Pool::new(options.memory_budget, caps.buffer_bytes / 16 * 16);
         Ok(Arc::new(Gpu {
             label: format!("{}:{}", info.backend, info.name),
             caps,
             deadline: options.deadline.unwrap_or(Duration::from_secs(seconds)),
             health,
             pipelines: Pipelines::default(),
+            pool,
             stream: Mutex::new(stream),
             turn: Mutex::new(()),
             device,
@@ -298,36 +313,122 @@ impl Gpu {
         }
     }
 
-    /// A zeroed buffer (`data` empty) or one that holds `data`.
-    pub(crate) fn buffer(&self, op: &'static str, bytes: u64, data: &[u8]) -> Result<GpuBuffer> {
-        // A binding may not be empty, and kernels read whole words.
-        let size = bytes.max(16).next_multiple_of(16);
-        if size > self.caps.buffer_bytes {
-            return Err(Error::TooLarge {
-                op,
-                what: "the tensor".into(),
-                requested: size.into(),
-                limit: self.caps.buffer_bytes.into(),
-                limit_name: "bytes a buffer",
-            });
-        }
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.guarded(op, "a buffer", size, || {
-            let descriptor = wgpu::BufferDescriptor { label: Some(op), size, usage, mapped_at_creation: !data.is_empty() };
-            let buffer = self.device.create_buffer(&descriptor);
-            if !data.is_empty() {
-                buffer.slice(..).get_mapped_range_mut()?.slice(..data.len()).copy_from_slice(data);
-                buffer.unmap();
+    /// A buffer for `bytes` bytes, recycled or new.
+    pub(crate) fn buffer(&self, op: &'static str, bytes: u64, fill: Fill) -> Result<GpuBuffer> {
+        // What is uploaded stays for long, most often; what ops make comes and goes.
+        let new = self.allocate(op, Role::Storage, bytes, matches!(fill, Fill::Data(_)))?;
+        match fill {
+            Fill::Unwritten => {}
+            // wgpu zeroes what is new.
+            Fill::Zeros if !new.recycled => {}
+            Fill::Zeros => self.guarded(op, "a buffer", 0, || lock(&self.stream).clear(&self.device, &new.buffer))?,
+            Fill::Data([]) => {}
+            Fill::Data(data) if data.len() <= stream::SMALL_BYTES => {
+                self.submitting(op, "an upload", data.len() as u64, |stream| stream.upload(&self.device, &self.queue, &new.buffer, data))?;
             }
-            Ok::<_, wgpu::MapRangeError>(buffer)
-        })?;
-        let buffer = buffer.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
-        Ok(GpuBuffer { buffer })
+            Fill::Data(data) => {
+                let size = (data.len() as u64).next_multiple_of(4);
+                let usage = wgpu::BufferUsages::COPY_SRC;
+                let descriptor = wgpu::BufferDescriptor { label: Some("upload"), size, usage, mapped_at_creation: true };
+                let staging = self.guarded(op, "an upload", size, || {
+                    let staging = self.device.create_buffer(&descriptor);
+                    staging.slice(..).get_mapped_range_mut()?.slice(..data.len()).copy_from_slice(data);
+                    staging.unmap();
+                    Ok::<_, wgpu::MapRangeError>(staging)
+                })?;
+                let staging = staging.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
+                self.submitting(op, "an upload", size, |stream| stream.fill(&self.device, &self.queue, &new.buffer, &staging))?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// A buffer of at least that many bytes, from the pool or from the driver. `exact` where it is to last.
+    fn allocate(&self, op: &'static str, role: Role, bytes: u64, exact: bool) -> Result<GpuBuffer> {
+        self.check(op)?;
+        let too_large = |size: u64| Error::TooLarge {
+            op,
+            what: "the tensor".into(),
+            requested: size.into(),
+            limit: self.caps.buffer_bytes.into(),
+            limit_name: "bytes a buffer",
+        };
+        // A binding may not be empty, and kernels read whole words.
+        let size = bytes.max(16).checked_next_multiple_of(16).ok_or_else(|| too_large(bytes))?;
+        if size > self.caps.buffer_bytes {
+            return Err(too_large(size));
+        }
+        let mut again = true;
+        loop {
+            let mut room = match self.pool.lease(role, size, exact) {
+                Lease::Recycled(buffer) => return Ok(buffer),
+                Lease::New(room) => room,
+                Lease::OverBudget(budget) => {
+                    return Err(Error::OutOfMemory { op, bytes: size, device: format!("{} (its budget is {budget} bytes)", self.label) });
+                }
+            };
+            let evicted = std::mem::take(&mut room.evicted);
+            let descriptor = room.descriptor(op);
+            let made = self.guarded(op, "a buffer", descriptor.size, || {
+                lock(&self.stream).forget(evicted);
+                self.device.create_buffer(&descriptor)
+            });
+            match made {
+                Ok(buffer) => match room.filled(buffer) {
+                    Some(buffer) => return Ok(buffer),
+                    None => return Err(self.rejected(op, "a buffer", "its room was taken".into())),
+                },
+                // Once more without what is cached or waits in a submission.
+                Err(Error::OutOfMemory { .. }) if again => {
+                    again = false;
+                    drop(room);
+                    self.trim(op)?;
+                    #[cfg(not(target_arch = "wasm32"))]
+                    self.finish(op)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Submits what is recorded and frees every buffer that nobody uses.
+    pub(crate) fn trim(&self, op: &'static str) -> Result<()> {
+        self.flush(op)?;
+        let freed = self.pool.drain();
+        self.guarded(op, "freeing", 0, || {
+            lock(&self.stream).forget(freed);
+            // wgpu frees what finished work used when it is polled.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+        })
+    }
+
+    /// What the device's buffers hold.
+    pub(crate) fn memory(&self) -> Memory {
+        lock(&self.stream).count(self.pool.memory())
+    }
+
+    /// Records with the stream, which may have to submit for it.
+    fn submitting(&self, op: &'static str, what: &str, bytes: u64, record: impl FnOnce(&mut Stream)) -> Result<()> {
+        let mut flushed = false;
+        let recorded = self.guarded(op, what, bytes, || {
+            let mut stream = lock(&self.stream);
+            let before = stream.submissions();
+            record(&mut stream);
+            flushed = stream.submissions() != before;
+        });
+        recorded.inspect_err(|error| {
+            // No bind group that an error left may be used again.
+            lock(&self.stream).forget_all();
+            // What a failed submission held is lost, other callers' work too.
+            if flushed {
+                self.health.lose(format!("a submission may have failed: {error}"));
+            }
+        })
     }
 
     /// Records all of a plan; `tensors` are the buffers of the call, `out` first.
     pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&GpuBuffer]) -> Result<()> {
-        let scratch = plan.scratch.iter().map(|&bytes| self.buffer(op, bytes, &[])).collect::<Result<Vec<_>>>()?;
+        let scratch = plan.scratch.iter().map(|&bytes| self.buffer(op, bytes, Fill::Unwritten)).collect::<Result<Vec<_>>>()?;
         let mut sink = self;
         for dispatch in &plan.dispatches {
             let buffers: Vec<_> = dispatch
@@ -353,11 +454,21 @@ impl Gpu {
         self.check(op)
     }
 
+    /// Waits until all that is submitted is done, on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn finish(&self, op: &'static str) -> Result<()> {
+        let done = Signal::default();
+        let notify = done.clone();
+        self.guarded(op, "a wait", 0, || self.queue.on_submitted_work_done(move || notify.set(Ok(()))))?;
+        self.drive(op, &done);
+        self.check(op)
+    }
+
     /// Bytes `start..start + len` of a buffer.
     pub(crate) async fn read(self: &Arc<Self>, op: &'static str, from: &GpuBuffer, start: u64, len: u64, wait: Wait) -> Result<Vec<u8>> {
         let (staging, mapped) = self.start_read(op, from, start, len)?;
         self.settle(op, mapped, wait).await?;
-        self.finish_read(op, &staging, start, len)
+        self.finish_read(op, staging, start, len)
     }
 
     /// Sees to it that the signal gets set, and waits for it.
@@ -373,28 +484,23 @@ impl Gpu {
         signal.await
     }
 
-    fn start_read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<(wgpu::Buffer, Signal)> {
+    fn start_read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<(GpuBuffer, Signal)> {
         // Copies go by whole words.
         let first = start / 4 * 4;
         let size = (start + len - first).next_multiple_of(4);
-        let staging = self.guarded(op, "a readback buffer", size, || {
-            self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("readback"),
-                size,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        })?;
+        let mut staging = self.allocate(op, Role::Readback, size, false)?;
+        // Not before it is unmapped.
+        staging.reusable = false;
         self.guarded(op, "a readback", size, || {
             let mut stream = lock(&self.stream);
-            stream.encoder(&self.device).copy_buffer_to_buffer(&from.buffer, first, &staging, 0, size);
+            stream.encoder(&self.device).copy_buffer_to_buffer(&from.buffer, first, &staging.buffer, 0, size);
         })?;
         self.flush(op)?;
         let mapped = Signal::default();
         let notify = mapped.clone();
         let (label, health) = (self.label.clone(), self.health.clone());
         self.guarded(op, "a readback", size, || {
-            staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            staging.buffer.slice(..size).map_async(wgpu::MapMode::Read, move |result| {
                 notify.set(result.map_err(|error| match lock(&health.lost).clone() {
                     Some(reason) => Error::Lost { op, device: label.clone(), reason },
                     None => Error::Rejected { op, device: label, kernel: "a readback".into(), message: error.to_string() },
@@ -404,13 +510,15 @@ impl Gpu {
         Ok((staging, mapped))
     }
 
-    fn finish_read(&self, op: &'static str, staging: &wgpu::Buffer, start: u64, len: u64) -> Result<Vec<u8>> {
+    fn finish_read(&self, op: &'static str, mut staging: GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
         self.check(op)?;
         let skip = (start % 4) as usize;
-        let view = staging.slice(..).get_mapped_range().map_err(|e| self.rejected(op, "a readback", e.to_string()))?;
+        let size = (skip as u64 + len).next_multiple_of(4);
+        let view = staging.buffer.slice(..size).get_mapped_range().map_err(|e| self.rejected(op, "a readback", e.to_string()))?;
         let bytes = view[skip..skip + len as usize].to_vec();
         drop(view);
-        staging.unmap();
+        staging.buffer.unmap();
+        staging.reusable = true;
         Ok(bytes)
     }
 
@@ -460,20 +568,7 @@ impl Sink for &Gpu {
     fn take(&mut self, op: &'static str, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) -> Result<()> {
         self.check(op)?;
         let pipeline = self.pipelines.get(self, op, dispatch.kernel, dispatch.spec)?;
-        let mut flushed = false;
-        let recorded = self.guarded(op, dispatch.kernel.name, 0, || {
-            let mut stream = lock(&self.stream);
-            if stream.is_full(dispatch) {
-                flushed = true;
-                stream.flush(&self.queue);
-            }
-            stream.record(&self.device, &pipeline, dispatch, buffers);
-        });
-        recorded.inspect_err(|error| {
-            if flushed {
-                self.health.lose(format!("a submission may have failed: {error}"));
-            }
-        })
+        self.submitting(op, dispatch.kernel.name, 0, |stream| stream.record(&self.device, &self.queue, &pipeline, dispatch, buffers))
     }
 }
 

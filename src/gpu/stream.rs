@@ -1,10 +1,17 @@
 //! The stream: dispatches recorded into one open encoder, their params gathered beside it, submitted together.
 
-use super::Dispatch;
-use super::pipelines::Pipeline;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Bytes of params that one submission can carry.
+use super::pipelines::Pipeline;
+use super::{Dispatch, Memory};
+
+/// Bytes of params and small uploads that one submission can carry.
 const RING_BYTES: usize = 64 << 10;
+/// Bytes up to which an upload goes with the params.
+pub(super) const SMALL_BYTES: usize = 4 << 10;
+/// Bind groups that are kept.
+const GROUPS: usize = 4096;
 /// Bytes touched after which it does, since it holds on to every buffer that it touches.
 const BYTES_A_SUBMISSION: u64 = 256 << 20;
 /// Work after which a submission goes out by itself, so that the GPU starts while the host records.
@@ -19,6 +26,17 @@ pub(super) struct Stream {
     binding_bytes: u64,
     flops: u64,
     bytes: u64,
+    /// By the pipeline's place in memory (it keeps the pipeline there) and what it binds.
+    groups: HashMap<Key, Group>,
+    groups_made: u64,
+    submissions: u64,
+}
+
+type Key = (usize, Vec<wgpu::Buffer>);
+
+struct Group {
+    group: wgpu::BindGroup,
+    _pipeline: Arc<Pipeline>,
 }
 
 impl Stream {
@@ -26,7 +44,7 @@ impl Stream {
         let ring = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
             size: RING_BYTES as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
         Stream {
@@ -37,6 +55,9 @@ impl Stream {
             binding_bytes: limits.max_storage_buffer_binding_size / 16 * 16,
             flops: 0,
             bytes: 0,
+            groups: HashMap::new(),
+            groups_made: 0,
+            submissions: 0,
         }
     }
 
@@ -45,19 +66,98 @@ impl Stream {
         self.encoder.get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("gristmill") }))
     }
 
-    /// Whether the open submission should go out before this dispatch.
-    pub(super) fn is_full(&self, dispatch: &Dispatch) -> bool {
-        self.params.len() + dispatch.params.len() + self.align > RING_BYTES
-            || self.flops > FLOPS_A_SUBMISSION
-            || self.bytes > BYTES_A_SUBMISSION
+    /// So many so far.
+    pub(super) fn submissions(&self) -> u64 {
+        self.submissions
     }
 
-    pub(super) fn record(&mut self, device: &wgpu::Device, pipeline: &Pipeline, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) {
+    /// What the pool counts, with what is counted here.
+    pub(super) fn count(&self, memory: Memory) -> Memory {
+        Memory { bind_groups: self.groups_made, submissions: self.submissions, ..memory }
+    }
+
+    /// Lets go of buffers: bind groups would keep them.
+    pub(super) fn forget(&mut self, buffers: Vec<wgpu::Buffer>) {
+        if !buffers.is_empty() {
+            self.groups.retain(|(_, bound), _| !bound.iter().any(|buffer| buffers.contains(buffer)));
+        }
+    }
+
+    /// Lets go of every bind group.
+    pub(super) fn forget_all(&mut self) {
+        self.groups.clear();
+    }
+
+    /// Submits if the ring has no room for so many bytes more, or if enough has gathered.
+    fn make_room(&mut self, queue: &wgpu::Queue, bytes: usize) {
+        let full = self.params.len() + bytes + self.align > RING_BYTES;
+        if full || self.flops > FLOPS_A_SUBMISSION || self.bytes > BYTES_A_SUBMISSION {
+            self.flush(queue);
+        }
+    }
+
+    /// Puts bytes into the ring; gives where they begin.
+    fn carry(&mut self, bytes: &[u8]) -> usize {
         let offset = self.params.len();
-        self.params.extend_from_slice(&dispatch.params);
+        self.params.extend_from_slice(bytes);
         self.params.resize(self.params.len().next_multiple_of(self.align), 0);
+        offset
+    }
+
+    /// Zeroes a buffer.
+    pub(super) fn clear(&mut self, device: &wgpu::Device, buffer: &wgpu::Buffer) {
+        self.encoder(device).clear_buffer(buffer, 0, None);
+    }
+
+    /// Writes up to [`SMALL_BYTES`] to the start of a buffer.
+    pub(super) fn upload(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, to: &wgpu::Buffer, data: &[u8]) {
+        self.make_room(queue, data.len());
+        let offset = self.carry(data);
+        let ring = self.ring.clone();
+        self.encoder(device).copy_buffer_to_buffer(&ring, offset as u64, to, 0, data.len().next_multiple_of(4) as u64);
+    }
+
+    /// Copies all of one buffer to the start of another.
+    pub(super) fn fill(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, to: &wgpu::Buffer, from: &wgpu::Buffer) {
+        self.make_room(queue, 0);
+        self.bytes = self.bytes.saturating_add(from.size());
+        self.encoder(device).copy_buffer_to_buffer(from, 0, to, 0, from.size());
+    }
+
+    pub(super) fn record(
+        &mut self,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        pipeline: &Arc<Pipeline>,
+        dispatch: &Dispatch,
+        buffers: &[&wgpu::Buffer],
+    ) {
+        self.make_room(queue, dispatch.params.len());
+        let offset = self.carry(&dispatch.params);
         self.flops = self.flops.saturating_add(dispatch.flops);
         self.bytes = self.bytes.saturating_add(dispatch.bytes);
+        let group = self.group(device, pipeline, dispatch, buffers);
+        let mut pass = self
+            .encoder(device)
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(dispatch.kernel.name), timestamp_writes: None });
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, &group, &[offset as u32]);
+        let [x, y, z] = dispatch.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    /// The bind group of a pipeline with these buffers, made before or now.
+    fn group(
+        &mut self,
+        device: &wgpu::Device,
+        pipeline: &Arc<Pipeline>,
+        dispatch: &Dispatch,
+        buffers: &[&wgpu::Buffer],
+    ) -> wgpu::BindGroup {
+        let key = (Arc::as_ptr(pipeline) as usize, buffers.iter().map(|&buffer| buffer.clone()).collect::<Vec<_>>());
+        if let Some(known) = self.groups.get(&key) {
+            return known.group.clone();
+        }
         let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.ring,
             offset: 0,
@@ -74,18 +174,14 @@ impl Stream {
             .zip(0..)
             .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
             .collect();
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(dispatch.kernel.name),
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
-        let mut pass = self
-            .encoder(device)
-            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(dispatch.kernel.name), timestamp_writes: None });
-        pass.set_pipeline(&pipeline.pipeline);
-        pass.set_bind_group(0, &group, &[offset as u32]);
-        let [x, y, z] = dispatch.grid;
-        pass.dispatch_workgroups(x, y, z);
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(dispatch.kernel.name), layout: &pipeline.layout, entries: &entries };
+        let group = device.create_bind_group(&descriptor);
+        self.groups_made += 1;
+        if self.groups.len() >= GROUPS {
+            self.groups.clear();
+        }
+        self.groups.insert(key, Group { group: group.clone(), _pipeline: pipeline.clone() });
+        group
     }
 
     pub(super) fn flush(&mut self, queue: &wgpu::Queue) {
@@ -96,6 +192,7 @@ impl Stream {
         self.params.clear();
         self.flops = 0;
         self.bytes = 0;
+        self.submissions += 1;
         queue.submit([encoder.finish()]);
     }
 }

@@ -7,6 +7,8 @@ use ndarray_npy::npy::header::{Header, Layout as Order, ReadHeaderError};
 use crate::cpu::{Bytes, CpuBuffer};
 use crate::device::Kind;
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::Fill;
 use crate::platform::Wait;
 use crate::tensor::{StorageData, dense};
 use crate::{DType, Device, Tensor};
@@ -162,7 +164,7 @@ impl Tensor {
         let data = match device.kind() {
             Kind::Cpu => StorageData::Cpu(CpuBuffer::new(bytes)),
             #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(READ, len as u64, &bytes)?),
+            Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(READ, len as u64, Fill::Data(&bytes))?),
         };
         let tensor = Self::with_storage(device, data, layout, dtype);
         if fortran { tensor.permute(&(0..tensor.rank()).rev().collect::<Vec<_>>()) } else { Ok(tensor) }

@@ -197,7 +197,7 @@ pub(crate) fn units(out: &Layout, dtype: DType, width: crate::gpu::Width) -> usi
 
 /// A fresh output on the device of the first input, with its handle.
 pub(crate) fn fresh(op: &'static str, device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-    Tensor::zeros_for(op, device, dtype, shape)
+    Tensor::unwritten(op, device, dtype, shape)
 }
 
 /// Named tensors, for checks and their errors.

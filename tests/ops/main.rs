@@ -17,6 +17,8 @@ mod copy;
 mod errors;
 mod gather;
 mod matmul;
+#[cfg(feature = "gpu")]
+mod memory;
 mod reduce;
 mod softmax;
 mod support;
@@ -89,6 +91,8 @@ const FILES: &[File] = &[
     ("errors", errors::all),
     ("gather", gather::all),
     ("matmul", matmul::all),
+    #[cfg(feature = "gpu")]
+    ("memory", memory::all),
     ("reduce", reduce::all),
     ("softmax", softmax::all),
     ("tensor", tensor::all),
