@@ -210,7 +210,7 @@ mod tests {
     fn sizes_waste_an_eighth_at_the_most() {
         for size in (1..100_000u64).step_by(7).chain([1 << 20, (1 << 20) + 16, (1 << 40) - 1]) {
             let up = rounded(size);
-            assert!(up >= size && up % 16 == 0 && up - size < (size / 8).max(256), "{size} became {up}");
+            assert!(up >= size && up.is_multiple_of(16) && up - size < (size / 8).max(256), "{size} became {up}");
             assert_eq!(rounded(up), up);
         }
         assert_eq!(rounded(u64::MAX), u64::MAX);
