@@ -190,8 +190,8 @@ impl Device {
 
     /// What the GPU's buffers hold and how often something was made for it; `None` on the CPU.
     ///
-    /// Buffers of dropped tensors are kept and used again: a step that repeats allocates nothing. What was in one is never seen in the
-    /// next tensor: ops write all of theirs, [`Tensor::zeros`](crate::Tensor::zeros) clears.
+    /// Buffers of dropped tensors are kept and used again: a step that repeats allocates none for its tensors. What was in one is never seen
+    /// in the next tensor: ops write all of theirs, [`Tensor::zeros`](crate::Tensor::zeros) clears.
     ///
     /// ```
     /// use gristmill::{Device, Tensor, gpu::GpuOptions, ops};
@@ -215,7 +215,8 @@ impl Device {
         }
     }
 
-    /// Submits what is recorded and gives the buffers that no tensor uses back to the driver, as soon as the GPU is done with them.
+    /// Submits what is recorded and lets go of the buffers that no tensor uses. The driver has them back once the GPU is done with what was
+    /// recorded and something waits for it: after [`sync`](Self::sync) at the latest.
     ///
     /// # Errors
     /// [`Error::Lost`], or what an earlier command failed with.

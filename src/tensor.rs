@@ -206,7 +206,10 @@ impl Tensor {
         let layout = dense(op, shape)?;
         let bytes = layout.len() * dtype.block_bytes();
         let data = match device.kind() {
-            Kind::Cpu => StorageData::Cpu(CpuBuffer::new(Bytes::new(op, bytes)?)),
+            Kind::Cpu => {
+                let _ = zeros;
+                StorageData::Cpu(CpuBuffer::new(Bytes::new(op, bytes)?))
+            }
             #[cfg(feature = "gpu")]
             Kind::Gpu(gpu) => StorageData::Gpu(gpu.buffer(op, bytes as u64, if zeros { Fill::Zeros } else { Fill::Unwritten })?),
         };

@@ -45,7 +45,7 @@ pub struct GpuOptions {
     /// at the first dispatch).
     pub deadline: Option<Duration>,
     /// Bytes that tensors may take together: past it a call fails with [`Error::OutOfMemory`] before the driver has to. What waits to be
-    /// used again makes room first. No bound by default.
+    /// used again makes room first; uploads and readbacks under way come on top. No bound by default.
     pub memory_budget: Option<u64>,
 }
 
@@ -256,6 +256,10 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| for_loss.lose(format!("{reason:?}: {message}")));
         let for_errors = health.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            // Where no scope answers it can be of any call: no buffer of an unknown one may be used again.
+            if !platform::SCOPES_ANSWER {
+                for_errors.lose(error.to_string());
+            }
             lock(&for_errors.uncaptured).get_or_insert(error.to_string());
         }));
         let seconds = if info.kind == AdapterKind::Software { 600 } else { 60 };
@@ -321,26 +325,39 @@ impl Gpu {
             Fill::Unwritten => {}
             // wgpu zeroes what is new.
             Fill::Zeros if !new.recycled => {}
-            Fill::Zeros => self.guarded(op, "a buffer", 0, || lock(&self.stream).clear(&self.device, &new.buffer))?,
+            Fill::Zeros => self.submitting(op, "a buffer", 0, |stream| stream.clear(&self.device, &self.queue, &new.buffer))?,
             Fill::Data([]) => {}
             Fill::Data(data) if data.len() <= stream::SMALL_BYTES => {
                 self.submitting(op, "an upload", data.len() as u64, |stream| stream.upload(&self.device, &self.queue, &new.buffer, data))?;
             }
             Fill::Data(data) => {
                 let size = (data.len() as u64).next_multiple_of(4);
-                let usage = wgpu::BufferUsages::COPY_SRC;
+                // Mapped itself: without MAP_WRITE wgpu would map another and copy once more.
+                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
                 let descriptor = wgpu::BufferDescriptor { label: Some("upload"), size, usage, mapped_at_creation: true };
-                let staging = self.guarded(op, "an upload", size, || {
-                    let staging = self.device.create_buffer(&descriptor);
+                let make = || self.guarded(op, "an upload", size, || self.device.create_buffer(&descriptor));
+                let staging = make().or_else(|error| self.made_room(op, error).and_then(|()| make()))?;
+                let written = self.guarded(op, "an upload", size, || {
                     staging.slice(..).get_mapped_range_mut()?.slice(..data.len()).copy_from_slice(data);
                     staging.unmap();
-                    Ok::<_, wgpu::MapRangeError>(staging)
+                    Ok::<_, wgpu::MapRangeError>(())
                 })?;
-                let staging = staging.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
+                written.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
                 self.submitting(op, "an upload", size, |stream| stream.fill(&self.device, &self.queue, &new.buffer, &staging))?;
             }
         }
         Ok(new)
+    }
+
+    /// After an error: frees what is cached or waits in a submission if memory was what lacked, so that it may be tried once more.
+    fn made_room(&self, op: &'static str, error: Error) -> Result<()> {
+        if !matches!(error, Error::OutOfMemory { .. }) {
+            return Err(error);
+        }
+        self.trim(op)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        self.finish(op)?;
+        Ok(())
     }
 
     /// A buffer of at least that many bytes, from the pool or from the driver. `exact` where it is to last.
@@ -358,13 +375,13 @@ impl Gpu {
         if size > self.caps.buffer_bytes {
             return Err(too_large(size));
         }
-        let mut again = true;
-        loop {
+        let attempt = |exact: bool| {
             let mut room = match self.pool.lease(role, size, exact) {
                 Lease::Recycled(buffer) => return Ok(buffer),
                 Lease::New(room) => room,
                 Lease::OverBudget(budget) => {
-                    return Err(Error::OutOfMemory { op, bytes: size, device: format!("{} (its budget is {budget} bytes)", self.label) });
+                    let device = format!("{} (with a budget of {budget} bytes)", self.label);
+                    return Err((false, Error::OutOfMemory { op, bytes: size, device }));
                 }
             };
             let evicted = std::mem::take(&mut room.evicted);
@@ -373,30 +390,23 @@ impl Gpu {
                 lock(&self.stream).forget(evicted);
                 self.device.create_buffer(&descriptor)
             });
-            match made {
-                Ok(buffer) => match room.filled(buffer) {
-                    Some(buffer) => return Ok(buffer),
-                    None => return Err(self.rejected(op, "a buffer", "its room was taken".into())),
-                },
-                // Once more without what is cached or waits in a submission.
-                Err(Error::OutOfMemory { .. }) if again => {
-                    again = false;
-                    drop(room);
-                    self.trim(op)?;
-                    #[cfg(not(target_arch = "wasm32"))]
-                    self.finish(op)?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+            // If it never came to that, bind groups may hold what was evicted.
+            let made = made.inspect_err(|_| lock(&self.stream).forget_all());
+            made.map_err(|error| (true, error)).map(|buffer| room.filled(buffer))
+        };
+        attempt(exact).or_else(|(retry, error)| match retry {
+            true => self.made_room(op, error).and_then(|()| attempt(true).map_err(|(_, error)| error)),
+            false => Err(error),
+        })
     }
 
-    /// Submits what is recorded and frees every buffer that nobody uses.
+    /// Submits what is recorded and lets go of every buffer that nobody uses.
     pub(crate) fn trim(&self, op: &'static str) -> Result<()> {
         self.flush(op)?;
+        lock(&self.stream).forget_all();
         let freed = self.pool.drain();
         self.guarded(op, "freeing", 0, || {
-            lock(&self.stream).forget(freed);
+            drop(freed);
             // wgpu frees what finished work used when it is polled.
             let _ = self.device.poll(wgpu::PollType::Poll);
         })

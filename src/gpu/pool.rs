@@ -1,4 +1,4 @@
-//! Buffers that come back: whole ones, so that a step that repeats allocates nothing and finds its bind groups again.
+//! Buffers that come back: whole ones, so that a step that repeats allocates none and finds its bind groups again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,8 @@ use super::lock;
 
 /// What a device's buffers hold, in bytes as allocated, and how often something was made for it since it was opened.
 ///
-/// The counters stand still while steps of the same shapes repeat: nothing is allocated then.
+/// The counters stand still while steps of the same shapes repeat. Uploads of over 4 KiB pass through a buffer of their own each, which is
+/// freed once it is copied and not counted here; nor is what recorded work still needs of buffers that were freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Memory {
@@ -65,8 +66,9 @@ impl Drop for GpuBuffer {
         if self.reusable {
             state.memory.cached += size;
             state.clock += 1;
-            let since = state.clock;
-            state.free.insert((self.role, size, self.number), (self.buffer.clone(), since));
+            let (since, key) = (state.clock, (self.role, size, self.number));
+            state.ages.insert(since, key);
+            state.free.insert(key, (self.buffer.clone(), since));
         }
     }
 }
@@ -82,10 +84,15 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     /// By role, size and number; since when.
-    free: BTreeMap<(Role, u64, u64), (wgpu::Buffer, u64)>,
+    free: BTreeMap<Key, (wgpu::Buffer, u64)>,
+    /// The same by that time.
+    ages: BTreeMap<u64, Key>,
     clock: u64,
     memory: Memory,
 }
+
+/// Role, size and number.
+type Key = (Role, u64, u64);
 
 /// Room for a new buffer, counted as used.
 #[derive(Debug)]
@@ -93,7 +100,9 @@ pub(super) struct Room {
     role: Role,
     size: u64,
     number: u64,
-    pool: Option<Arc<Pool>>,
+    pool: Arc<Pool>,
+    /// Whether a buffer was made of it, which is counted from then on.
+    made: bool,
     /// Cached buffers that had to go for it: to be dropped where wgpu calls are guarded.
     pub(super) evicted: Vec<wgpu::Buffer>,
 }
@@ -105,18 +114,21 @@ impl Room {
     }
 
     /// Puts the buffer that was made of it under the pool's care.
-    pub(super) fn filled(mut self, buffer: wgpu::Buffer) -> Option<GpuBuffer> {
-        let pool = self.pool.take()?;
-        lock(&pool.state).memory.buffers += 1;
-        Some(GpuBuffer { buffer, role: self.role, number: self.number, recycled: false, reusable: true, pool })
+    pub(super) fn filled(mut self, buffer: wgpu::Buffer) -> GpuBuffer {
+        {
+            let memory = &mut lock(&self.pool.state).memory;
+            memory.buffers += 1;
+            memory.peak = memory.peak.max(memory.in_use);
+        }
+        self.made = true;
+        GpuBuffer { buffer, role: self.role, number: self.number, recycled: false, reusable: true, pool: self.pool.clone() }
     }
 }
 
 impl Drop for Room {
-    /// Nothing was made of it.
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            lock(&pool.state).memory.in_use -= self.size;
+        if !self.made {
+            lock(&self.pool.state).memory.in_use -= self.size;
         }
     }
 }
@@ -137,37 +149,43 @@ impl Pool {
         Arc::new(Pool { state: Mutex::default(), budget, largest })
     }
 
-    /// A buffer of at least `size` bytes, a multiple of 16. `exact` where it is to last: else it is rounded up, by an eighth at the most,
-    /// so that sizes that grow find it again.
+    /// A buffer of at least `size` bytes, a multiple of 16. A new one is rounded up, by an eighth or to 256 bytes, so that sizes that grow
+    /// find it again: not if it is `exact`, where it is to last, nor past the budget. Readbacks are not held to that.
     pub(super) fn lease(self: &Arc<Self>, role: Role, size: u64, exact: bool) -> Lease {
-        let wanted = if exact { size } else { rounded(size).min(self.largest).max(size) };
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         // None that would be wasted on it.
         let fitting = state.free.range((role, size, 0)..=(role, size + size / 4 + 256, u64::MAX)).next().map(|(key, _)| *key);
         if let Some(key) = fitting
-            && let Some((buffer, _)) = state.free.remove(&key)
+            && let Some((buffer, since)) = state.free.remove(&key)
         {
+            state.ages.remove(&since);
             let (_, bytes, number) = key;
             state.memory.cached -= bytes;
-            state.take(bytes);
+            state.memory.in_use += bytes;
+            state.memory.peak = state.memory.peak.max(state.memory.in_use);
             return Lease::Recycled(GpuBuffer { buffer, role, number, recycled: true, reusable: true, pool: self.clone() });
         }
-        let in_use = state.memory.in_use.saturating_add(wanted);
-        if let Some(budget) = self.budget.filter(|budget| in_use > *budget) {
+        let budget = self.budget.filter(|_| role == Role::Storage).unwrap_or(u64::MAX);
+        let left = budget.saturating_sub(state.memory.in_use);
+        if size > left {
             return Lease::OverBudget(budget);
         }
+        let wanted = if exact { size } else { rounded(size).min(self.largest).min(left).max(size) };
+        let in_use = state.memory.in_use.saturating_add(wanted);
         // No more waits than was once in use, and no more than the budget leaves.
-        let most = state.memory.peak.max(in_use).min(self.budget.map_or(u64::MAX, |budget| budget - in_use));
-        let evicted = state.evict(most);
-        state.take(wanted);
+        let evicted = state.evict(state.memory.peak.max(in_use).min(budget - in_use));
+        state.memory.in_use = in_use;
         state.clock += 1;
-        Lease::New(Room { role, size: wanted, number: state.clock, pool: Some(self.clone()), evicted })
+        Lease::New(Room { role, size: wanted, number: state.clock, pool: self.clone(), made: false, evicted })
     }
 
     /// Everything that is cached.
     pub(super) fn drain(&self) -> Vec<wgpu::Buffer> {
-        lock(&self.state).evict(0)
+        let mut state = lock(&self.state);
+        state.memory.cached = 0;
+        state.ages.clear();
+        std::mem::take(&mut state.free).into_values().map(|(buffer, _)| buffer).collect()
     }
 
     /// Its share of what [`Memory`] tells.
@@ -177,16 +195,11 @@ impl Pool {
 }
 
 impl State {
-    fn take(&mut self, bytes: u64) {
-        self.memory.in_use += bytes;
-        self.memory.peak = self.memory.peak.max(self.memory.in_use);
-    }
-
     /// Takes out what has waited longest until no more than `most` bytes are cached.
     fn evict(&mut self, most: u64) -> Vec<wgpu::Buffer> {
         let mut evicted = Vec::new();
         while self.memory.cached > most {
-            let Some(key) = self.free.iter().min_by_key(|(_, (_, since))| *since).map(|(key, _)| *key) else { break };
+            let Some((_, key)) = self.ages.pop_first() else { break };
             if let Some((buffer, _)) = self.free.remove(&key) {
                 self.memory.cached -= key.1;
                 evicted.push(buffer);

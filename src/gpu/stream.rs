@@ -1,6 +1,6 @@
 //! The stream: dispatches recorded into one open encoder, their params gathered beside it, submitted together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::pipelines::Pipeline;
@@ -77,9 +77,11 @@ impl Stream {
     }
 
     /// Lets go of buffers: bind groups would keep them.
+    #[expect(clippy::mutable_key_type, reason = "a buffer's identity is its key, not its content")]
     pub(super) fn forget(&mut self, buffers: Vec<wgpu::Buffer>) {
         if !buffers.is_empty() {
-            self.groups.retain(|(_, bound), _| !bound.iter().any(|buffer| buffers.contains(buffer)));
+            let gone: HashSet<wgpu::Buffer> = buffers.into_iter().collect();
+            self.groups.retain(|(_, bound), _| !bound.iter().any(|buffer| gone.contains(buffer)));
         }
     }
 
@@ -105,7 +107,9 @@ impl Stream {
     }
 
     /// Zeroes a buffer.
-    pub(super) fn clear(&mut self, device: &wgpu::Device, buffer: &wgpu::Buffer) {
+    pub(super) fn clear(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, buffer: &wgpu::Buffer) {
+        self.make_room(queue, 0);
+        self.bytes = self.bytes.saturating_add(buffer.size());
         self.encoder(device).clear_buffer(buffer, 0, None);
     }
 

@@ -141,8 +141,14 @@ fn budget(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
         Err(Error::OutOfMemory { bytes, .. }) => expect(bytes >= 500_000, format!("{bytes} bytes"))?,
         other => return Err(format!("past the budget on {}: {other:?}", subject.name)),
     }
+    let peak = memory(&bounded).peak;
+    expect(peak < 1_000_000, format!("a peak of {peak} that never was in use"))?;
+    // A readback is not held to it.
+    let read = held.to_vec::<u8>().map_err(|error| format!("a readback: {error}"))?;
+    expect(read == vec![0; 600_000], "zeros")?;
     drop(held);
-    for bytes in [500_000, 300_000, 900_000, 1_000_000] {
+    // The last would not fit if it were rounded up.
+    for bytes in [500_000, 300_000, 900_000, 1_000_000, 1_048_000] {
         zeros(bytes).map_err(|error| format!("{bytes} bytes of an empty budget: {error}"))?;
         let memory = memory(&bounded);
         expect(memory.in_use + memory.cached <= 1 << 20, format!("{memory:?} is over the budget"))?;
