@@ -18,14 +18,14 @@ const OP: &str = "attention";
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials(OP, "large_grid", large_grid);
+    all.extend(trials(OP, "masks", masks));
     all.extend(trials(OP, "blocks", blocks));
     all.extend(trials(OP, "types", types));
     all.extend(trials(OP, "batch_invariant", batch_invariant));
-    all.extend(trials(OP, "twice_plain", twice_plain));
     all.extend(trials(OP, "exact", exact));
-    all.extend(trials(OP, "masks", masks));
     all.extend(trials(OP, "extremes", extremes));
     all.extend(trials(OP, "random", random));
+    all.extend(trials(OP, "twice_plain", twice_plain));
     all.push(trial("attention::threads", || {
         let shape = Shape { heads: 4, kv_heads: 2, seq_q: 70, seq_k: 150, ..Shape::default() };
         let narrow = Shape { dtypes: [BF16, BF16, BF16, F32], ..shape.clone() };
