@@ -381,8 +381,8 @@ impl Sink for Vec<Dispatch> {
     }
 }
 
-/// Workgroups as a grid: folded into y where x alone would pass the device's limit, which holds 2^32 of them on every device. The kernel
-/// rebuilds the number as `x + grid.x * y` and returns if it is past the end.
+/// Workgroups as a grid: folded into y where x alone would pass the device's limit: at WebGPU's 65,535 that holds all but 2^17 of the u32 numbers. The
+/// kernel rebuilds the number as `x + grid.x * y` and returns if it is past the end.
 pub fn fold(op: &'static str, caps: &Caps, groups: u64) -> Result<[u32; 3]> {
     let limit = u64::from(caps.grid_dimension);
     // Even rows: fewer than y groups overshoot.

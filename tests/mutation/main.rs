@@ -309,7 +309,7 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
         let counts = [count(Fate::Caught), count(Fate::Hung), count(Fate::Survived), listed];
         table.push(line(&shader.name, counts, [count(Fate::Invalid), count(Fate::Same)], clock.elapsed()));
         if open.len() == unexplained {
-            ledger.note(shader, counts)?;
+            ledger.note(shader, counts, trust)?;
         }
     }
     println!(
@@ -363,8 +363,9 @@ impl Ledger {
         self.0.get(&shader.name).is_some_and(|(text, _)| *text == hash(shader.text.as_bytes()))
     }
 
-    fn note(&mut self, shader: &Shader, [caught, hung, survived, _]: [usize; 4]) -> Result<(), String> {
-        let counts = format!("caught {:>3} of {:>3}, the other {survived} explained", caught + hung, caught + hung + survived);
+    fn note(&mut self, shader: &Shader, [caught, hung, survived, _]: [usize; 4], trust: bool) -> Result<(), String> {
+        let how = if trust && survived > 0 { " (not all run to the end: --trust)" } else { "" };
+        let counts = format!("caught {:>3} of {:>3}, the other {survived} explained{how}", caught + hung, caught + hung + survived);
         self.0.insert(shader.name.clone(), (hash(shader.text.as_bytes()), counts));
         let lines: String = self.0.iter().map(|(name, (hash, counts))| format!("{name:<16} {hash:016x}  {counts}\n")).collect();
         std::fs::write(Self::path(), format!("{}{lines}", Self::HEAD)).map_err(|error| error.to_string())
