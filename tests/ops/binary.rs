@@ -294,7 +294,28 @@ fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), Str
         &[20],
         &[-1.0f32, 3.0, -2.0, 0.5, 0.0, 2.0, -1.0, 3.0, -2.0, -3.0, 1e30, 16_777_216.0, 127.0, 200.0, -300.0, 40.0, 41.0, 0.0, 200.0, -0.0],
     );
-    check("pow", &subject.name, device, &case(&FUNCTIONS[4], F32, base, exponent), true)
+    check("pow", &subject.name, device, &case(&FUNCTIONS[4], F32, base, exponent), true)?;
+
+    // What IEEE 754 says exactly: anything to the power 0, the sign of large odd powers, and what has no real value.
+    let powers = || -> gristmill::Result<_> {
+        let floats =
+            [(5.5f32, 0.0f32), (-3.0, 0.0), (0.0, -0.0), (1e-30, 0.0), (-1.0, 8_388_609.0), (-1.0, 16_777_215.0), (-1.0, 16_777_216.0)];
+        let unreal = [(-2.0f32, 0.5f32), (-0.25, 1.5), (-1e20, -0.1)];
+        let [x, y] = [|p: &(f32, f32)| p.0, |p: &(f32, f32)| p.1]
+            .map(|part| floats.iter().chain(&unreal).map(part).collect::<Vec<f32>>())
+            .map(|side| Tensor::from_slice(device, &side, &[side.len()]));
+        let whole = [(2u32, 1u32 << 31), (2, (1 << 31) + 1), (6, (1 << 31) + 2), (3, 1 << 31), (1, u32::MAX), (7, u32::MAX)];
+        let [a, b] = [|p: &(u32, u32)| p.0, |p: &(u32, u32)| p.1]
+            .map(|part| whole.iter().map(part).collect::<Vec<u32>>())
+            .map(|side| Tensor::from_slice(device, &side, &[side.len()]));
+        let expected: Vec<u32> = whole.iter().map(|&(a, b)| a.wrapping_pow(b)).collect();
+        Ok((ops::pow(&x?, &y?)?.to_vec::<f32>()?, ops::pow(&a?, &b?)?.to_vec::<u32>()?, expected))
+    };
+    let (floats, whole, expected) = powers().map_err(|e| e.to_string())?;
+    if floats[..7] != [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, 1.0] || !floats[7..].iter().all(|v| v.is_nan()) || whole != expected {
+        return Err(format!("powers on {}: {floats:?}, {whole:?} not {expected:?}", subject.name));
+    }
+    Ok(())
 }
 
 /// More workgroups than a dimension of the grid holds.

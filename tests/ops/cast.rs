@@ -134,13 +134,14 @@ fn shapes(subject: &Subject, device: &Device, level: Level) -> Result<(), String
 /// A file may hold any byte for `true`.
 #[cfg(feature = "npy")]
 fn odd_bools(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
-    let bytes: Vec<u8> = (0..=255).collect();
+    // Beside zeros, which no bit of theirs may reach.
+    let bytes: Vec<u8> = (0..=255).flat_map(|byte| [byte, 0, 0, byte]).collect();
     let x = Host::bool_bytes(device, &bytes)?;
     let want: Vec<f64> = bytes.iter().map(|&byte| f64::from(u8::from(byte != 0))).collect();
     for to in DType::ALL {
         let got = Host::of(&ops::cast(&x, to).map_err(|e| e.to_string())?)?.f64s();
         if let Some(at) = (0..want.len()).find(|&at| got[at] != want[at]) {
-            return Err(format!("a bool of byte {at} to {to} on {}: {}", subject.name, got[at]));
+            return Err(format!("a bool of byte {} at {at} to {to} on {}: {}", bytes[at], subject.name, got[at]));
         }
     }
     Ok(())

@@ -192,8 +192,8 @@ fn lengths(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
             // Parts of parts.
             if level > Level::Smoke {
                 let function = if kernel == "reduce" { &FUNCTIONS[0] } else { &FUNCTIONS[4] };
-                let x = random.integers(&[300_001], 1 << 20);
-                check(function.name, &subject.name, &handle, &case(function, None, x, &[0], false), false)
+                let x = random.integers(&[2, 150_001], 1 << 20);
+                check(function.name, &subject.name, &handle, &case(function, None, x, &[1], false), false)
                     .map_err(|e| format!("{tune} {e}"))?;
             }
         }
@@ -364,10 +364,13 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
     if level == Level::Smoke {
         return Ok(());
     }
-    let handles = pinned(device, "reduce", level);
-    let (_, handle) = handles.iter().find(|(tune, _)| tune == "reduce.group32").unwrap_or(&handles[0]);
-    let x = Random::new(56).floats(&[66_001, 3]);
-    check("sum", &subject.name, handle, &case(&FUNCTIONS[0], None, x, &[1], false), false)
+    for (kernel, function) in [("reduce", &FUNCTIONS[0]), ("reduce_arg", &FUNCTIONS[4])] {
+        let handles = pinned(device, kernel, level);
+        let (_, handle) = handles.iter().find(|(tune, _)| tune.ends_with("group32")).unwrap_or(&handles[0]);
+        let x = Random::new(56).floats(&[66_001, 3]);
+        check(function.name, &subject.name, handle, &case(function, None, x, &[1], false), false)?;
+    }
+    Ok(())
 }
 
 fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {

@@ -29,6 +29,11 @@ pub fn only() -> Option<String> {
     std::env::var("GRISTMILL_TEST_ONLY").ok()
 }
 
+/// `GRISTMILL_TEST_CALLS`: cases of these functions alone, such as `argmax,argmin`.
+pub fn calls() -> Option<String> {
+    std::env::var("GRISTMILL_TEST_CALLS").ok()
+}
+
 /// `GRISTMILL_TEST_FAIL_FAST`.
 pub fn fail_fast() -> bool {
     std::env::var("GRISTMILL_TEST_FAIL_FAST").is_ok_and(|value| value == "1")
