@@ -114,6 +114,30 @@ impl Tensor {
         block_on(self.saved(writer, Wait::Here))
     }
 
+    /// Keeps a copy of the elements on the host as well, as they are now, for the case that the GPU is lost: [`to_device`](Self::to_device) and
+    /// `to_vec` of this tensor, and of views of it, then take that copy instead of failing. It serves until something writes into the
+    /// storage: call again after that. Costs host memory of the tensor's size until the storage goes. Waits for the device; does nothing on
+    /// the CPU. See `examples/survive_loss.rs`.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor};
+    ///
+    /// let device = Device::best()?;
+    /// let weights = Tensor::rand_normal(&device, &[64, 64], 0.0, 1.0, 1)?;
+    /// weights.keep_host_copy()?;
+    /// // … when an op has failed with an error that `is_loss()`:
+    /// let device = Device::best()?;
+    /// let weights = weights.to_device(&device)?;
+    /// # assert_eq!(weights.shape(), [64, 64]);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `to_vec`.
+    pub fn keep_host_copy(&self) -> Result<()> {
+        block_on(self.keep(Wait::Here))
+    }
+
     /// The tensor on another device: a view if it is a handle of the same device, else a dense copy (through the host; waits for the
     /// device that it is on).
     ///

@@ -175,6 +175,74 @@ impl Device {
         Ok(Device { kind: Kind::Gpu(gpu), batch_invariant: false, pin: None })
     }
 
+    /// A device that the caller made with wgpu, for tensors beside the caller's own work on it. Its queue is shared: what gristmill submits
+    /// and what the caller submits run in the order of submission. The adapter may be gone; limits and features are the device's.
+    ///
+    /// The caller's error and loss handlers stay as they are. gristmill's own errors never reach them (they are caught in error scopes), and a
+    /// loss is found when a call waits: from then on every call says so. Of `options`, `deadline` and `memory_budget` count; the others
+    /// choose a device, and this one is chosen. Buffers come and go by [`Tensor::from_buffer`](crate::Tensor::from_buffer) and
+    /// [`Tensor::buffer`](crate::Tensor::buffer), encoders by [`record`](Self::record). See `examples/embed_in_wgpu_app.rs`.
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] if the device cannot run compute kernels with four storage buffers, [`Error::OutOfMemory`], [`Error::Lost`].
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Self> {
+        let gpu = Gpu::adopt(device, queue, options)?;
+        Ok(Device { kind: Kind::Gpu(gpu), batch_invariant: false, pin: None })
+    }
+
+    /// Runs `work` with this thread's ops on this device recorded into the caller's encoder, between what the caller records before and
+    /// after, instead of being submitted by gristmill. What gristmill recorded earlier is submitted first.
+    ///
+    /// Params, scratch buffers and tensors that `work` drops stay valid until the encoder is submitted or dropped; none of these buffers is
+    /// used again by gristmill. Until the encoder is submitted, the tensors that `work` wrote hold anything: read them, and use them in ops
+    /// outside, after that. Other threads are not concerned.
+    ///
+    /// ```
+    /// use gristmill::{Device, Tensor, gpu::{GpuOptions, wgpu}, ops};
+    ///
+    /// # let options = GpuOptions { software: true, ..GpuOptions::default() };
+    /// # let Ok(device) = Device::gpu(&options) else { return Ok(()) };
+    /// # let Some((wgpu_device, queue)) = device.wgpu() else { return Ok(()) };
+    /// let x = Tensor::full(&device, 3.0f32, &[4])?;
+    /// let mut encoder = wgpu_device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    /// let y = device.record(&mut encoder, || ops::mul(&x, &x))?;
+    /// queue.submit([encoder.finish()]);
+    /// assert_eq!(y.to_vec::<f32>()?, [9.0; 4]);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `work` gives; [`Error::Argument`] for calls inside it that wait for the GPU (`to_vec`, `sync`, another `record`), and on the CPU. After
+    /// an error drop the encoder: it may hold a part of the work.
+    pub fn record<T>(&self, encoder: &mut wgpu::CommandEncoder, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match &self.kind {
+            Kind::Cpu => Err(Error::Argument {
+                op: "Device::record",
+                argument: "the device",
+                problem: "is the CPU, which has no command encoders".into(),
+                help: "call the ops themselves, or use a GPU",
+            }),
+            Kind::Gpu(gpu) => gpu.lend(encoder, work),
+        }
+    }
+
+    /// The wgpu device and queue underneath; `None` on the CPU. Do not set their error or loss handlers unless they are the caller's
+    /// ([`from_wgpu`](Self::from_wgpu)): gristmill's own would be replaced.
+    pub fn wgpu(&self) -> Option<(wgpu::Device, wgpu::Queue)> {
+        match &self.kind {
+            Kind::Cpu => None,
+            Kind::Gpu(gpu) => Some(gpu.wgpu()),
+        }
+    }
+
+    /// Whether the device is known to be lost: every call on it fails with [`Error::Lost`]. Never on the CPU.
+    pub fn is_lost(&self) -> bool {
+        match &self.kind {
+            Kind::Cpu => false,
+            Kind::Gpu(gpu) => gpu.is_lost(),
+        }
+    }
+
     /// The async twin of `adapters`: every GPU adapter with compute shaders, best first, software ones included.
     pub async fn adapters_async() -> Vec<AdapterInfo> {
         crate::gpu::adapters().await

@@ -38,6 +38,11 @@ fn places(operands: &[Operand]) -> String {
     shown.join(", ")
 }
 
+/// Shows `1024 bytes`.
+fn size(bytes: u64) -> String {
+    if bytes == 0 { "what the driver needs itself".into() } else { format!("{bytes} bytes") }
+}
+
 /// Everything that can go wrong, one variant for each thing that a caller can do about it.
 ///
 /// Each message names the op and its operands and ends with the next step. A call that returns an error has changed nothing,
@@ -140,11 +145,11 @@ pub enum Error {
         help: &'static str,
     },
     /// The device or the host has no memory left: drop tensors, or split the work.
-    #[error("{op}: out of memory while allocating {bytes} bytes on {device}; drop tensors or split the work")]
+    #[error("{op}: out of memory while allocating {} on {device}; drop tensors or split the work", size(*.bytes))]
     OutOfMemory {
         /// The op that was asked for.
         op: &'static str,
-        /// The size of the allocation that failed.
+        /// The size of the allocation that failed; 0 if it was the driver's own (of a pipeline, say).
         bytes: u64,
         /// Where.
         device: String,
@@ -181,4 +186,11 @@ pub enum Error {
         /// What the driver said.
         message: String,
     },
+}
+
+impl Error {
+    /// Whether the device is gone, so that only a new [`Device`](crate::Device) helps: [`Error::Lost`] and [`Error::TimedOut`].
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Error::Lost { .. } | Error::TimedOut { .. })
+    }
 }

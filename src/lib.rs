@@ -51,6 +51,9 @@
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
 //! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op |
 //! | users who share a batch | results that do not depend on it | [`Device::batch_invariant`] |
+//! | a wgpu device of my own | gristmill on it | `Device::from_wgpu`; `Tensor::from_buffer`, `Tensor::buffer`, `Device::record` |
+//! | a kernel of my own | it among the ops | `ops::dispatch` |
+//! | weights on a GPU that may be lost | to go on without reading them again | [`Tensor::keep_host_copy`], then [`Tensor::to_device`] |
 //! | a driver that miscompiles a kernel | another kernel | `Device::pinned` |
 //!
 //! # What is promised
@@ -88,6 +91,14 @@
 //! Kernels and dispatches are data. `ops::kernels()` lists every kernel, `Kernel::specs` all that each can be compiled for, and each op's
 //! `gpu::plan` gives the exact dispatches of a call from a device's `Caps` alone, without a GPU. ARCHITECTURE.md in the repository is the
 //! tour of the house.
+
+//!
+//! # When a GPU fails
+//!
+//! Out of memory, a missed deadline, a lost or destroyed device, a rejected shader: each is an [`Error`] of the call that meets it. After a loss
+//! ([`Error::is_loss`]) every call on that device fails at once, and a new [`Device`] works in the same process. Dropping what is left neither waits nor
+//! panics; a device that hangs is leaked on purpose, as wgpu would wait for it for ever. Every wait has a deadline (`GpuOptions::deadline`); on
+//! OpenGL submissions themselves may block longer.
 
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]

@@ -22,6 +22,19 @@ pub(crate) struct Storage {
     data: StorageData,
     /// In-place writes so far.
     writes: AtomicU64,
+    /// See [`Tensor::keep_host_copy`].
+    #[cfg(feature = "gpu")]
+    host: std::sync::Mutex<Option<HostCopy>>,
+}
+
+/// A part of a storage as it was after so many writes.
+#[cfg(feature = "gpu")]
+#[derive(Debug, Clone)]
+struct HostCopy {
+    bytes: Arc<Vec<u8>>,
+    /// The part's first byte in the storage.
+    start: u64,
+    writes: u64,
 }
 
 #[derive(Debug)]
@@ -140,8 +153,13 @@ impl Tensor {
     }
 
     pub(crate) fn with_storage(device: &Device, data: StorageData, layout: Layout, dtype: DType) -> Self {
-        let writes = AtomicU64::new(0);
-        Tensor { device: device.clone(), storage: Arc::new(Storage { data, writes }), layout, dtype }
+        let storage = Storage {
+            data,
+            writes: AtomicU64::new(0),
+            #[cfg(feature = "gpu")]
+            host: std::sync::Mutex::default(),
+        };
+        Tensor { device: device.clone(), storage: Arc::new(storage), layout, dtype }
     }
 
     /// A tensor of an ndarray array or view, of any memory order and any [`Element`]: [`half::f16`] and [`half::bf16`] too.
@@ -278,6 +296,76 @@ impl Tensor {
             }
         });
         Self::from_slice(device, &data, shape)
+    }
+
+    /// A tensor of the elements in a buffer of the caller's, dense and from the buffer's start. The buffer is shared, not copied: what is
+    /// written to it, by ops or by the caller, both see, in the order of submission to the queue ([`Tensor::buffer`] submits). Do not destroy or
+    /// map it while ops use it: wgpu then refuses the submission, and with it the device is lost.
+    ///
+    /// ```
+    /// use gristmill::{DType, Device, Tensor, gpu::{GpuOptions, wgpu}, ops};
+    /// use wgpu::util::DeviceExt;
+    ///
+    /// # let options = GpuOptions { software: true, ..GpuOptions::default() };
+    /// # let Ok(device) = Device::gpu(&options) else { return Ok(()) };
+    /// # let Some((wgpu_device, queue)) = device.wgpu() else { return Ok(()) };
+    /// let buffer = wgpu_device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+    ///     label: None,
+    ///     contents: bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 0.0]), // of whole 16 bytes
+    ///     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    /// });
+    /// let x = Tensor::from_buffer(&device, buffer, DType::F32, &[3])?;
+    /// assert_eq!(ops::add(&x, &x)?.to_vec::<f32>()?, [2.0, 4.0, 6.0]);
+    /// # Ok::<(), gristmill::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the device is the CPU, or the buffer is too small, of a size that is no multiple of 16 (kernels read 16 bytes at
+    /// once) or without the usages `STORAGE` and `COPY_SRC`; [`Error::Rejected`] if it is of another device or destroyed; [`Error::TooLarge`], [`Error::Lost`].
+    #[cfg(feature = "gpu")]
+    pub fn from_buffer(device: &Device, buffer: crate::gpu::wgpu::Buffer, dtype: DType, shape: &[usize]) -> Result<Self> {
+        use crate::gpu::wgpu::BufferUsages;
+
+        let op = "Tensor::from_buffer";
+        let refused = |argument, problem: String, help| Err(Error::Argument { op, argument, problem, help });
+        let layout = dense(op, shape)?;
+        let Kind::Gpu(gpu) = device.kind() else {
+            return refused("device", "is the CPU".into(), "give the handle of the GPU that the buffer is of");
+        };
+        let (has, needs) = (buffer.size(), (layout.len() * dtype.block_bytes()) as u64);
+        if has < needs || has == 0 || !has.is_multiple_of(16) {
+            let problem = format!("has {has} bytes, {dtype}{shape:?} needs {needs} in whole words of 16");
+            return refused("buffer", problem, "make it large enough, and its size a multiple of 16");
+        }
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
+        if !buffer.usage().contains(usage) {
+            let problem = format!("has the usages {:?}", buffer.usage());
+            return refused("buffer", problem, "make it with STORAGE and COPY_SRC");
+        }
+        let buffer = gpu.wrap(op, buffer)?;
+        Ok(Self::with_storage(device, StorageData::Gpu(buffer), layout, dtype))
+    }
+
+    /// The buffer that a dense tensor lies in, and the bytes of it that are the tensor's, for the caller's own work on the queue. Submits what
+    /// is recorded, so that work submitted after this sees the tensor as it is now. The buffer is shared: it lives as long as the longer of
+    /// the two holds it, and gristmill does not use it again for other tensors.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] on the CPU and inside [`Device::record`]; [`Error::Shape`] for a view with gaps; [`Error::Lost`].
+    #[cfg(feature = "gpu")]
+    pub fn buffer(&self) -> Result<(crate::gpu::wgpu::Buffer, Range<u64>)> {
+        let op = "Tensor::buffer";
+        let (StorageData::Gpu(buffer), Kind::Gpu(gpu)) = (&self.storage.data, self.device.kind()) else {
+            let problem = "is on the CPU".into();
+            return Err(Error::Argument { op, argument: "the tensor", problem, help: "move it to a GPU with `to_device`" });
+        };
+        if !self.layout.is_contiguous() {
+            let problem = "a view with gaps is no range of bytes".into();
+            return Err(Error::Shape { op, operands: vec![self.operand("self")], problem, help: "take `contiguous()` first" });
+        }
+        let size = self.dtype.block_bytes();
+        let start = (self.layout.offset() * size) as u64;
+        Ok((gpu.share(op, buffer)?, start..start + (self.len() * size) as u64))
     }
 
     /// The size of each axis.
@@ -523,11 +611,48 @@ impl Tensor {
             StorageData::Gpu(buffer) => {
                 let (start, len) = self.reach();
                 let Kind::Gpu(gpu) = self.device.kind() else { return Ok(HostBytes::Own(Vec::new())) };
-                let bytes = gpu.read(op, buffer, start, len, wait).await?;
+                let bytes = match gpu.read(op, buffer, start, len, wait).await {
+                    Err(loss) if loss.is_loss() => self.kept(op, start, len)?.ok_or(loss)?,
+                    bytes => bytes?,
+                };
                 // What is read begins and ends where the tensor does.
                 if self.layout.is_contiguous() { Ok(HostBytes::Own(bytes)) } else { self.gather(op, &bytes, start).map(HostBytes::Own) }
             }
         }
+    }
+
+    /// Those bytes of the storage from the copy on the host, if there is one of them and nothing was written since.
+    #[cfg(feature = "gpu")]
+    fn kept(&self, op: &'static str, start: u64, len: u64) -> Result<Option<Vec<u8>>> {
+        let host = self.storage.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let Some(copy) = host.filter(|copy| copy.writes == self.writes()) else { return Ok(None) };
+        let range = start.checked_sub(copy.start).map(|first| first as usize..(first + len) as usize);
+        let Some(part) = range.and_then(|range| copy.bytes.get(range)) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        reserve(&mut bytes, op, part.len())?;
+        bytes.extend_from_slice(part);
+        Ok(Some(bytes))
+    }
+
+    pub(crate) async fn keep(&self, wait: Wait) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if let (StorageData::Gpu(buffer), Kind::Gpu(gpu), false) = (&self.storage.data, self.device.kind(), self.is_empty()) {
+            let (start, len) = self.reach();
+            // What is written while this reads makes the copy stale, not wrong.
+            let writes = self.writes();
+            let bytes = Arc::new(gpu.read("Tensor::keep_host_copy", buffer, start, len, wait).await?);
+            *self.storage.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(HostCopy { bytes, start, writes });
+        }
+        let _ = wait;
+        Ok(())
+    }
+
+    /// Keeps a copy of the elements on the host as well: the async twin of `keep_host_copy`.
+    ///
+    /// # Errors
+    /// As `to_vec_async`.
+    pub async fn keep_host_copy_async(&self) -> Result<()> {
+        self.keep(Wait::Apart).await
     }
 
     /// The first byte that the tensor reaches, and how many from there.

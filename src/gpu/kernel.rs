@@ -352,6 +352,15 @@ pub struct Dispatch {
     pub flops: u64,
 }
 
+impl Dispatch {
+    /// What it takes at the most, by the throughput that the device is sure to have.
+    pub fn milliseconds(&self, caps: &Caps) -> u64 {
+        let of = |work: u64, rate: u64| u128::from(work) * 1000 / u128::from(rate.max(1));
+        let total = of(self.flops, caps.throughput.flops) + of(self.bytes, caps.throughput.bytes);
+        u64::try_from(total).unwrap_or(u64::MAX)
+    }
+}
+
 /// What an op is on a GPU: dispatches in order, and the scratch buffers that they share.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -359,6 +368,24 @@ pub struct Plan {
     pub dispatches: Vec<Dispatch>,
     /// Sizes in bytes.
     pub scratch: Vec<u64>,
+}
+
+impl Plan {
+    /// The longest of its dispatches.
+    pub fn milliseconds(&self, caps: &Caps) -> u64 {
+        self.dispatches.iter().map(|dispatch| dispatch.milliseconds(caps)).max().unwrap_or(0)
+    }
+
+    /// This and then another of the same tensors. They share scratch buffers: each writes its own before it reads them.
+    pub fn then(mut self, other: Plan) -> Plan {
+        let shared = self.scratch.len().min(other.scratch.len());
+        for (own, &size) in self.scratch.iter_mut().zip(&other.scratch) {
+            *own = size.max(*own);
+        }
+        self.scratch.extend_from_slice(&other.scratch[shared..]);
+        self.dispatches.extend(other.dispatches);
+        self
+    }
 }
 
 impl From<Dispatch> for Plan {

@@ -7,10 +7,11 @@ mod pool;
 mod stream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use caps::{AdapterKind, Backend, Caps};
+pub use caps::{AdapterKind, Backend, Caps, Throughput};
 pub use kernel::{
     Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding, check_kernel,
     fold, loop_end, runs, word,
@@ -18,12 +19,14 @@ pub use kernel::{
 
 pub(crate) use pool::GpuBuffer;
 pub use pool::Memory;
+/// wgpu itself, in the version that [`Device::from_wgpu`](crate::Device::from_wgpu) takes.
+pub use wgpu;
 
 use crate::error::{Error, Result};
 use crate::platform::{self, Wait};
 use pipelines::Pipelines;
 use pool::{Lease, Pool, Role};
-use stream::Stream;
+use stream::{Proof, Stream};
 
 /// What to do when there is no adapter.
 const HELP: &str = "install a Vulkan driver (Debian and Ubuntu: mesa-vulkan-drivers), allow software adapters, or use Device::cpu()";
@@ -47,6 +50,40 @@ pub struct GpuOptions {
     /// Bytes that tensors may take together: past it a call fails with [`Error::OutOfMemory`] before the driver has to. What waits to be
     /// used again makes room first; uploads and readbacks under way come on top. No bound by default.
     pub memory_budget: Option<u64>,
+    /// Work a second that the device is sure to do, where [`AdapterKind::throughput`] is wrong about it: too high, and the system may kill
+    /// dispatches that run for seconds; too low, and calls are cut into more dispatches than need be.
+    pub throughput: Option<Throughput>,
+    /// Whether shaders check their own indices.
+    pub checks: Checks,
+}
+
+/// Whether shaders check their own indices.
+///
+/// Checked, an index past a buffer or an array is held within it by code in the shader, and every loop counts. That costs: index clamps alone
+/// took a third of attention on RDNA3. Unchecked, the host's proof stands for it: a checked call's layouts say which elements a kernel reaches,
+/// the plan's grid and params are made from them, and `tests/bounds.rs` runs every kernel with every index watched. Divisions by zero stay
+/// checked, and workgroup memory never shows what another program left there: kernels write it before they read it, or wgpu zeroes it. Kernels
+/// of the caller's ([`ops::dispatch`](crate::ops::dispatch)) are always checked; in a browser everything is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Checks {
+    /// Checked in builds with debug assertions, unchecked in others.
+    #[default]
+    Debug,
+    /// Checked.
+    On,
+    /// Unchecked.
+    Off,
+}
+
+impl Checks {
+    fn are_on(self) -> bool {
+        match self {
+            Checks::Debug => cfg!(debug_assertions) || cfg!(target_arch = "wasm32"),
+            Checks::On => true,
+            Checks::Off => cfg!(target_arch = "wasm32"),
+        }
+    }
 }
 
 /// An adapter that is present.
@@ -66,8 +103,7 @@ pub struct AdapterInfo {
 }
 
 impl AdapterInfo {
-    fn of(adapter: &wgpu::Adapter) -> Option<Self> {
-        let info = adapter.get_info();
+    fn of(info: wgpu::AdapterInfo) -> Option<Self> {
         let backend = match info.backend {
             wgpu::Backend::Vulkan => Backend::Vulkan,
             wgpu::Backend::Metal => Backend::Metal,
@@ -125,10 +161,30 @@ impl std::fmt::Display for AdapterInfo {
     }
 }
 
-/// Every adapter, best first.
-async fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
+/// Runs wgpu calls in error scopes, and catches their panics: gives what they gave, or what they panicked with, and their first error.
+fn scoped<T>(device: &wgpu::Device, calls: impl FnOnce() -> T) -> (Result<T, String>, Option<wgpu::Error>) {
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+    let filters = if platform::SCOPES_ANSWER { &filters[..] } else { &[] };
+    let scopes: Vec<_> = filters.iter().map(|&filter| device.push_error_scope(filter)).collect();
+    let result = catch_unwind(AssertUnwindSafe(calls)).map_err(|panic| panic_text(&*panic));
+    let mut error = None;
+    for scope in scopes.into_iter().rev() {
+        error = platform::ready(scope.pop()).flatten().or(error);
+    }
+    (result, error)
+}
+
+/// Every adapter, or those of one API, best first.
+async fn enumerate(backend: Option<Backend>) -> Vec<(AdapterInfo, wgpu::Adapter)> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY | wgpu::Backends::SECONDARY;
+    descriptor.backends = match backend {
+        None => wgpu::Backends::PRIMARY | wgpu::Backends::SECONDARY,
+        Some(Backend::Vulkan) => wgpu::Backends::VULKAN,
+        Some(Backend::Metal) => wgpu::Backends::METAL,
+        Some(Backend::Dx12) => wgpu::Backends::DX12,
+        Some(Backend::Gl) => wgpu::Backends::GL,
+        Some(Backend::WebGpu) => wgpu::Backends::BROWSER_WEBGPU,
+    };
     descriptor.flags = wgpu::InstanceFlags::empty();
     let instance = wgpu::Instance::new(descriptor);
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
@@ -138,7 +194,7 @@ async fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
             let flags = a.get_downlevel_capabilities().flags;
             flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
         })
-        .filter_map(|a| Some((AdapterInfo::of(&a)?, a)))
+        .filter_map(|a| Some((AdapterInfo::of(a.get_info())?, a)))
         .collect();
     found.sort_by_key(|(info, _)| info.rank());
     for at in 1..found.len() {
@@ -151,7 +207,7 @@ async fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
 
 /// Every adapter with compute shaders, best first, software ones included.
 pub(crate) async fn adapters() -> Vec<AdapterInfo> {
-    enumerate().await.into_iter().map(|(info, _)| info).collect()
+    enumerate(None).await.into_iter().map(|(info, _)| info).collect()
 }
 
 /// A wgpu device and all that we keep with it.
@@ -159,14 +215,16 @@ pub(crate) struct Gpu {
     pub(crate) caps: Caps,
     pub(crate) label: String,
     device: wgpu::Device,
-    queue: wgpu::Queue,
     deadline: Duration,
+    checks: Checks,
     health: Arc<Health>,
     pipelines: Pipelines,
     pool: Arc<Pool>,
     stream: Mutex<Stream>,
     /// See `take_turn`.
     turn: Mutex<()>,
+    /// The last to be dropped.
+    queue: Queue,
 }
 
 /// What went wrong outside any call: read by every later call.
@@ -174,11 +232,38 @@ pub(crate) struct Gpu {
 struct Health {
     lost: Mutex<Option<String>>,
     uncaptured: Mutex<Option<String>>,
+    /// Whether the GPU may be at work still, for ever perhaps.
+    hung: AtomicBool,
 }
 
 impl Health {
     fn lose(&self, reason: String) {
         lock(&self.lost).get_or_insert(reason);
+    }
+}
+
+/// The queue. wgpu waits for all of a queue's work when its last handle goes, without a deadline, and panics on some errors.
+struct Queue {
+    queue: Option<wgpu::Queue>,
+    health: Arc<Health>,
+}
+
+impl std::ops::Deref for Queue {
+    type Target = wgpu::Queue;
+    fn deref(&self) -> &wgpu::Queue {
+        self.queue.as_ref().expect("it is taken by `drop` alone")
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let queue = self.queue.take();
+        if self.health.hung.load(Ordering::Relaxed) {
+            // On purpose: it keeps the device and what its work uses, and there is no other way not to wait.
+            std::mem::forget(queue);
+        } else {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(queue)));
+        }
     }
 }
 
@@ -205,7 +290,12 @@ pub(crate) enum Fill<'a> {
 
 impl Gpu {
     pub(crate) async fn open(options: &GpuOptions) -> Result<Arc<Self>> {
-        let found = enumerate().await;
+        let wanted = options.backend.or(options.adapter.as_ref().map(|adapter| adapter.backend));
+        let mut found = enumerate(wanted).await;
+        if !found.iter().any(|(info, _)| info.fits(options)) {
+            // The error tells of all that there are.
+            found = enumerate(None).await;
+        }
         let names: Vec<String> = found.iter().map(|(info, _)| info.to_string()).collect();
         let refused = |help| Error::NoGpu { wanted: format!("{options:?}"), found: names.clone(), help };
         let mut last = refused(HELP);
@@ -221,19 +311,51 @@ impl Gpu {
         Err(last)
     }
 
-    async fn request(info: &AdapterInfo, adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>, wgpu::RequestDeviceError> {
+    async fn request(info: &AdapterInfo, adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>, String> {
         let offered = adapter.features();
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         let (features, limits) =
             if options.webgpu_defaults { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (offered & wanted, adapter.limits()) };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("gristmill"),
-            required_features: features,
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
-        let (device, queue) = adapter.request_device(&descriptor).await?;
-        let adapter_info = adapter.get_info();
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("gristmill"), required_features: features, required_limits: limits, ..Default::default() };
+        let request = catch_unwind(AssertUnwindSafe(|| adapter.request_device(&descriptor))).map_err(|panic| panic_text(&*panic))?;
+        let (device, queue) = request.await.map_err(|error| error.to_string())?;
+        let health = Arc::new(Health::default());
+        let for_loss = health.clone();
+        device.set_device_lost_callback(move |reason, message| for_loss.lose(format!("{reason:?}: {message}")));
+        let for_errors = health.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            // Where no scope answers it can be of any call: no buffer of an unknown one may be used again.
+            if !platform::SCOPES_ANSWER {
+                for_errors.lose(error.to_string());
+            }
+            lock(&for_errors.uncaptured).get_or_insert(error.to_string());
+        }));
+        Self::keep(info, device, queue, health, options).map_err(|error| error.to_string())
+    }
+
+    /// A device that the caller made, and whose handlers are the caller's.
+    pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Arc<Self>> {
+        let refused = |found: String, help| Error::NoGpu { wanted: "the caller's wgpu device".into(), found: vec![found], help };
+        let given = device.adapter_info();
+        let name = format!("{:?}:{}", given.backend, given.name);
+        let info = AdapterInfo::of(given).ok_or_else(|| refused(name, "wgpu's noop backend executes nothing; make a real device"))?;
+        let limits = device.limits();
+        let needs = [
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, 4),
+            ("max_uniform_buffers_per_shader_stage", limits.max_uniform_buffers_per_shader_stage, 1),
+            ("max_dynamic_uniform_buffers_per_pipeline_layout", limits.max_dynamic_uniform_buffers_per_pipeline_layout, 1),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, 1),
+        ];
+        if let Some((name, has, needs)) = needs.into_iter().find(|(_, has, needs)| has < needs) {
+            let found = format!("{info} with {name} = {has}, of {needs} at the least");
+            return Err(refused(found, "request the device with the adapter's own limits, or with wgpu::Limits::default()"));
+        }
+        Self::keep(&info, device, queue, Arc::default(), options)
+    }
+
+    fn keep(info: &AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, health: Arc<Health>, options: &GpuOptions) -> Result<Arc<Self>> {
+        let (limits, features, given) = (device.limits(), device.features(), device.adapter_info());
         let caps = Caps {
             name: info.name.clone(),
             driver: info.driver.clone(),
@@ -247,28 +369,29 @@ impl Gpu {
             binding_bytes: limits.max_storage_buffer_binding_size / 16 * 16,
             buffer_bytes: limits.max_buffer_size,
             f16: features.contains(wgpu::Features::SHADER_F16),
-            subgroups: features
-                .contains(wgpu::Features::SUBGROUP)
-                .then_some((adapter_info.subgroup_min_size, adapter_info.subgroup_max_size)),
+            subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((given.subgroup_min_size, given.subgroup_max_size)),
+            throughput: options.throughput.unwrap_or(info.kind.throughput()),
         };
-        let health = Arc::new(Health::default());
-        let for_loss = health.clone();
-        device.set_device_lost_callback(move |reason, message| for_loss.lose(format!("{reason:?}: {message}")));
-        let for_errors = health.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            // Where no scope answers it can be of any call: no buffer of an unknown one may be used again.
-            if !platform::SCOPES_ANSWER {
-                for_errors.lose(error.to_string());
+        let label = format!("{}:{}", info.backend, info.name);
+        let queue = Queue { queue: Some(queue), health: health.clone() };
+        let stream = match scoped(&device, || Stream::new(&device, &limits, caps.throughput)) {
+            (Ok(stream), None) => stream,
+            (Ok(_), Some(wgpu::Error::OutOfMemory { .. })) => {
+                return Err(Error::OutOfMemory { op: "Device::gpu", bytes: stream::OWN_BYTES, device: label });
             }
-            lock(&for_errors.uncaptured).get_or_insert(error.to_string());
-        }));
+            (Ok(_), Some(error)) => {
+                let kernel = "its first buffers".into();
+                return Err(Error::Rejected { op: "Device::gpu", device: label, kernel, message: error.to_string() });
+            }
+            (Err(panic), _) => return Err(Error::Lost { op: "Device::gpu", device: label, reason: panic }),
+        };
         let seconds = if info.kind == AdapterKind::Software { 600 } else { 60 };
-        let stream = Stream::new(&device, &limits);
         let pool = Pool::new(options.memory_budget, caps.buffer_bytes / 16 * 16);
         Ok(Arc::new(Gpu {
-            label: format!("{}:{}", info.backend, info.name),
+            label,
             caps,
             deadline: options.deadline.unwrap_or(Duration::from_secs(seconds)),
+            checks: options.checks,
             health,
             pipelines: Pipelines::default(),
             pool,
@@ -298,22 +421,37 @@ impl Gpu {
     fn guarded<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         self.check(op)?;
         let _turn = self.take_turn();
-        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
-        let filters = if platform::SCOPES_ANSWER { &filters[..] } else { &[] };
-        let scopes: Vec<_> = filters.iter().map(|&filter| self.device.push_error_scope(filter)).collect();
-        let result = catch_unwind(AssertUnwindSafe(calls));
-        let mut error = None;
-        for scope in scopes.into_iter().rev() {
-            error = platform::ready(scope.pop()).flatten().or(error);
+        let (result, error) = scoped(&self.device, calls);
+        if let Err(panic) = &result {
+            self.health.lose(error.as_ref().map_or(panic.clone(), ToString::to_string));
         }
+        if matches!(error, Some(wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. })) {
+            self.probe();
+        }
+        // A loss reaches no scope, or as what led to it; and what was made of a lost device is nothing.
+        self.check(op)?;
         match (result, error) {
+            (Ok(value), None) => Ok(value),
             (_, Some(wgpu::Error::OutOfMemory { .. })) => Err(Error::OutOfMemory { op, bytes, device: self.label.clone() }),
             (_, Some(error)) => Err(self.rejected(op, what, error.to_string())),
-            (Ok(value), None) => Ok(value),
-            (Err(panic), None) => {
-                self.health.lose(panic_text(&*panic));
-                Err(self.check(op).err().unwrap_or_else(|| self.rejected(op, what, "panicked".into())))
-            }
+            (Err(panic), None) => Err(self.rejected(op, what, panic)),
+        }
+    }
+
+    /// A call of ours that cannot be wrong failed: the device is lost, or else wgpu has rejected it.
+    fn refused(&self, op: &'static str, what: &str, message: String) -> Error {
+        self.probe();
+        self.check(op).err().unwrap_or_else(|| self.rejected(op, what, message))
+    }
+
+    /// Finds out whether the device is lost: nothing tells on a device whose handlers are the caller's, nor at once elsewhere, and what a
+    /// lost device makes is invalid without a word.
+    fn probe(&self) {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: Some("probe"), size: 16, usage, mapped_at_creation: true };
+        let made = || self.device.create_buffer(&descriptor).slice(..).get_mapped_range_mut().map(drop);
+        if let (Ok(Err(_)), None) = scoped(&self.device, made) {
+            self.health.lose("it makes no buffers any more".into());
         }
     }
 
@@ -342,9 +480,12 @@ impl Gpu {
                     staging.unmap();
                     Ok::<_, wgpu::MapRangeError>(())
                 })?;
-                written.map_err(|error| self.rejected(op, "an upload", error.to_string()))?;
+                written.map_err(|error| self.refused(op, "an upload", error.to_string()))?;
                 self.submitting(op, "an upload", size, |stream| stream.fill(&self.device, &self.queue, &new.buffer, &staging))?;
             }
+        }
+        if lock(&self.stream).is_lent() {
+            new.retire();
         }
         Ok(new)
     }
@@ -426,20 +567,27 @@ impl Gpu {
             record(&mut stream);
             flushed = stream.submissions() != before;
         });
-        recorded.inspect_err(|error| {
+        recorded.or_else(|error| {
             // No bind group that an error left may be used again.
             lock(&self.stream).forget_all();
             // What a failed submission held is lost, other callers' work too.
             if flushed {
                 self.health.lose(format!("a submission may have failed: {error}"));
+                self.check(op)?;
             }
+            Err(error)
         })
     }
 
-    /// Records all of a plan; `tensors` are the buffers of the call, `out` first.
-    pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&GpuBuffer]) -> Result<()> {
+    /// Records all of a plan; `tensors` are the buffers of the call, `out` first. `own`: whether it is a plan of our kernels
+    /// for a checked call, so that no index leaves them.
+    pub(crate) fn run(&self, op: &'static str, plan: &Plan, tensors: &[&GpuBuffer], own: bool) -> Result<()> {
         let scratch = plan.scratch.iter().map(|&bytes| self.buffer(op, bytes, Fill::Unwritten)).collect::<Result<Vec<_>>>()?;
-        let mut sink = self;
+        if lock(&self.stream).is_lent() {
+            // Nobody knows when the caller's encoder runs, if it does.
+            tensors.iter().copied().for_each(GpuBuffer::retire);
+        }
+        let mut sink = Recorder { gpu: self, own };
         for dispatch in &plan.dispatches {
             let buffers: Vec<_> = dispatch
                 .args
@@ -456,12 +604,8 @@ impl Gpu {
 
     /// Submits what is recorded and waits until it is done.
     pub(crate) async fn sync(self: &Arc<Self>, op: &'static str, wait: Wait) -> Result<()> {
-        self.flush(op)?;
-        let done = Signal::default();
-        let notify = done.clone();
-        self.guarded(op, "a wait", 0, || self.queue.on_submitted_work_done(move || notify.set(Ok(()))))?;
-        self.settle(op, done, wait).await?;
-        self.check(op)
+        // Nothing but the proof that all of it ran.
+        self.read_from(op, None, 0, wait).await.map(drop)
     }
 
     /// Waits until all that is submitted is done, on this thread.
@@ -476,9 +620,20 @@ impl Gpu {
 
     /// Bytes `start..start + len` of a buffer.
     pub(crate) async fn read(self: &Arc<Self>, op: &'static str, from: &GpuBuffer, start: u64, len: u64, wait: Wait) -> Result<Vec<u8>> {
-        let (staging, mapped) = self.start_read(op, from, start, len)?;
+        // Copies go by whole words.
+        let first = start / 4 * 4;
+        let skip = (start - first) as usize;
+        let mut bytes = self.read_from(op, Some((&from.buffer, first)), (start + len - first).next_multiple_of(4), wait).await?;
+        bytes.truncate(skip + len as usize);
+        bytes.drain(..skip);
+        Ok(bytes)
+    }
+
+    /// `size` bytes of a buffer from byte `first` on, once all work recorded before is done.
+    async fn read_from(self: &Arc<Self>, op: &'static str, from: Option<(&wgpu::Buffer, u64)>, size: u64, wait: Wait) -> Result<Vec<u8>> {
+        let (staging, mapped, proof) = self.start_read(op, from, size)?;
         self.settle(op, mapped, wait).await?;
-        self.finish_read(op, staging, start, len)
+        self.finish_read(op, staging, size, proof)
     }
 
     /// Sees to it that the signal gets set, and waits for it.
@@ -494,42 +649,129 @@ impl Gpu {
         signal.await
     }
 
-    fn start_read(&self, op: &'static str, from: &GpuBuffer, start: u64, len: u64) -> Result<(GpuBuffer, Signal)> {
-        // Copies go by whole words.
-        let first = start / 4 * 4;
-        let size = (start + len - first).next_multiple_of(4);
-        let mut staging = self.allocate(op, Role::Readback, size, false)?;
+    fn start_read(&self, op: &'static str, from: Option<(&wgpu::Buffer, u64)>, size: u64) -> Result<(GpuBuffer, Signal, Proof)> {
+        self.not_lent(op)?;
+        let whole = size.saturating_add(stream::PROOF_BYTES);
+        let staging = self.allocate(op, Role::Readback, whole, false)?;
         // Not before it is unmapped.
-        staging.reusable = false;
-        self.guarded(op, "a readback", size, || {
-            let mut stream = lock(&self.stream);
-            stream.encoder(&self.device).copy_buffer_to_buffer(&from.buffer, first, &staging.buffer, 0, size);
-        })?;
-        self.flush(op)?;
+        staging.retire();
+        let proof = self.submission(op, |stream| stream.read(&self.device, &self.queue, from, &staging.buffer, size))?;
         let mapped = Signal::default();
         let notify = mapped.clone();
         let (label, health) = (self.label.clone(), self.health.clone());
         self.guarded(op, "a readback", size, || {
-            staging.buffer.slice(..size).map_async(wgpu::MapMode::Read, move |result| {
-                notify.set(result.map_err(|error| match lock(&health.lost).clone() {
-                    Some(reason) => Error::Lost { op, device: label.clone(), reason },
-                    None => Error::Rejected { op, device: label, kernel: "a readback".into(), message: error.to_string() },
+            staging.buffer.slice(..whole).map_async(wgpu::MapMode::Read, move |result| {
+                notify.set(result.map_err(|error| {
+                    // Nobody but a lost device refuses a buffer of ours.
+                    health.lose(format!("a readback: {error}"));
+                    Error::Lost { op, device: label, reason: lock(&health.lost).clone().unwrap_or_default() }
                 }));
+                // Else whoever drives does: this may run inside a submission, under the stream's lock.
+                if cfg!(target_arch = "wasm32") {
+                    notify.wake();
+                }
             });
         })?;
-        Ok((staging, mapped))
+        Ok((staging, mapped, proof))
     }
 
-    fn finish_read(&self, op: &'static str, mut staging: GpuBuffer, start: u64, len: u64) -> Result<Vec<u8>> {
+    fn finish_read(&self, op: &'static str, mut staging: GpuBuffer, size: u64, proof: Proof) -> Result<Vec<u8>> {
         self.check(op)?;
-        let skip = (start % 4) as usize;
-        let size = (skip as u64 + len).next_multiple_of(4);
-        let view = staging.buffer.slice(..size).get_mapped_range().map_err(|e| self.rejected(op, "a readback", e.to_string()))?;
-        let bytes = view[skip..skip + len as usize].to_vec();
+        let (whole, size) = (size + stream::PROOF_BYTES, size as usize);
+        let view = staging.buffer.slice(..whole).get_mapped_range().map_err(|e| self.refused(op, "a readback", e.to_string()))?;
+        let missing = view.get(size..size + stream::PROOF_BYTES as usize).is_none_or(|left| proof.missing(left).is_some());
+        let mut bytes = Vec::new();
+        if !missing {
+            let lacking = |_| Error::OutOfMemory { op, bytes: size as u64, device: "the host".into() };
+            bytes.try_reserve_exact(size).map_err(lacking)?;
+            bytes.extend_from_slice(&view[..size]);
+        }
         drop(view);
         staging.buffer.unmap();
-        staging.reusable = true;
+        *staging.reusable.get_mut() = true;
+        if missing {
+            self.health.lose("the driver reported work as done that it did not run to its end: a dispatch may have taken too long".into());
+            self.check(op)?;
+        }
         Ok(bytes)
+    }
+
+    /// Inside [`Gpu::lend`] there is nothing to wait for: the caller has yet to submit it.
+    fn not_lent(&self, op: &'static str) -> Result<()> {
+        if !lock(&self.stream).is_lent() {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            op,
+            argument: "the device",
+            problem: "records into an encoder of the caller's, and this call would wait for what is in it".into(),
+            help: "return from `Device::record`, submit the encoder, then read",
+        })
+    }
+
+    /// Lets this thread's work go into a caller's encoder until `work` is done.
+    pub(crate) fn lend<T>(&self, encoder: &mut wgpu::CommandEncoder, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let op = "Device::record";
+        self.not_lent(op)?;
+        // What was recorded before comes before.
+        self.flush(op)?;
+        let lent = self.guarded(op, "an encoder", stream::OWN_BYTES, || {
+            let placeholder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            lock(&self.stream).lend(&self.device, std::mem::replace(encoder, placeholder));
+        });
+        let result = lent.map(|()| catch_unwind(AssertUnwindSafe(work)));
+        // Whatever happened, the encoder is the caller's.
+        let unlent = lock(&self.stream).unlend();
+        let sent = unlent.map(|(own, unsent)| {
+            *encoder = own;
+            self.guarded(op, "params", 0, || unsent.send(&self.queue))
+        });
+        match result? {
+            Ok(result) => sent.unwrap_or(Ok(())).and(result),
+            // The caller's own.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Wraps a caller's buffer, which must be of this device.
+    pub(crate) fn wrap(&self, op: &'static str, buffer: wgpu::Buffer) -> Result<GpuBuffer> {
+        let entry = wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only: false },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        // wgpu tells by its own validation whose a buffer is.
+        self.guarded(op, "a buffer of another device, or one that was destroyed", 0, || {
+            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(op), entries: &[entry] });
+            let size = std::num::NonZeroU64::new(buffer.size().min(self.caps.binding_bytes));
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &buffer, offset: 0, size });
+            let entries = [wgpu::BindGroupEntry { binding: 0, resource }];
+            let _ = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(op), layout: &layout, entries: &entries });
+        })?;
+        Ok(self.pool.foreign(buffer))
+    }
+
+    /// A buffer as the caller may use it: whatever was recorded for it is submitted.
+    pub(crate) fn share(&self, op: &'static str, buffer: &GpuBuffer) -> Result<wgpu::Buffer> {
+        self.not_lent(op)?;
+        self.flush(op)?;
+        buffer.retire();
+        Ok(buffer.buffer.clone())
+    }
+
+    /// What is underneath.
+    pub(crate) fn wgpu(&self) -> (wgpu::Device, wgpu::Queue) {
+        (self.device.clone(), wgpu::Queue::clone(&self.queue))
+    }
+
+    /// Whether the device is known to be gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        lock(&self.health.lost).is_some()
     }
 
     /// An OpenGL context serves one thread; wgpu panics where another waits for it for 6 s. So our calls take turns there.
@@ -538,13 +780,24 @@ impl Gpu {
     }
 
     fn flush(&self, op: &'static str) -> Result<()> {
-        // What a failed submission held is lost, other callers' work too: no later call may take its outputs for results.
-        self.guarded(op, "a submission", 0, || lock(&self.stream).flush(&self.queue))
-            .inspect_err(|error| self.health.lose(format!("a submission failed: {error}")))
+        self.submission(op, |stream| stream.flush(&self.queue))
     }
 
-    /// Polls until the signal is set; past the deadline the device counts as lost.
+    fn submission<T>(&self, op: &'static str, submit: impl FnOnce(&mut Stream) -> T) -> Result<T> {
+        // What a failed submission held is lost, other callers' work too: no later call may take its outputs for results.
+        self.guarded(op, "a submission", 0, || submit(&mut lock(&self.stream))).or_else(|error| {
+            self.health.lose(format!("a submission failed: {error}"));
+            self.check(op).and(Err(error))
+        })
+    }
+
+    /// Polls until the signal is set, then wakes who waits for it; past the deadline the device counts as lost.
     fn drive(&self, op: &'static str, signal: &Signal) {
+        self.poll_until(op, signal);
+        signal.wake();
+    }
+
+    fn poll_until(&self, op: &'static str, signal: &Signal) {
         let clock = platform::Stopwatch::start();
         while !signal.is_set() {
             let left = self.deadline.saturating_sub(clock.elapsed());
@@ -566,6 +819,7 @@ impl Gpu {
                 signal.set(Err(Error::Lost { op, device, reason }));
             } else if clock.elapsed() > self.deadline {
                 let seconds = self.deadline.as_secs();
+                self.health.hung.store(true, Ordering::Relaxed);
                 self.health.lose(format!("a wait passed its deadline of {seconds} s"));
                 let device = self.label.clone();
                 signal.set(Err(Error::TimedOut { op, device, seconds }));
@@ -574,11 +828,18 @@ impl Gpu {
     }
 }
 
-impl Sink for &Gpu {
+/// The device's own sink.
+struct Recorder<'a> {
+    gpu: &'a Gpu,
+    own: bool,
+}
+
+impl Sink for Recorder<'_> {
     fn take(&mut self, op: &'static str, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) -> Result<()> {
-        self.check(op)?;
-        let pipeline = self.pipelines.get(self, op, dispatch.kernel, dispatch.spec)?;
-        self.submitting(op, dispatch.kernel.name, 0, |stream| stream.record(&self.device, &self.queue, &pipeline, dispatch, buffers))
+        let gpu = self.gpu;
+        gpu.check(op)?;
+        let pipeline = gpu.pipelines.get(gpu, op, dispatch.kernel, dispatch.spec, self.own)?;
+        gpu.submitting(op, dispatch.kernel.name, 0, |stream| stream.record(&gpu.device, &gpu.queue, &pipeline, dispatch, buffers))
     }
 }
 
@@ -609,12 +870,12 @@ struct SignalState {
 impl Signal {
     /// The first result counts.
     fn set(&self, result: Result<()>) {
-        let waker = {
-            let mut state = lock(&self.0);
-            state.result.get_or_insert(result);
-            state.waker.take()
-        };
-        // Outside the lock: a waker may poll at once.
+        lock(&self.0).result.get_or_insert(result);
+    }
+
+    /// Not under any lock: a waker may poll, and call ops, at once.
+    fn wake(&self) {
+        let waker = lock(&self.0).waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -13,18 +13,19 @@ pub(super) struct Pipeline {
     pub(super) layout: wgpu::BindGroupLayout,
 }
 
-/// Kernels are statics: their address is who they are, also where a user's kernel shares a name with ours.
-type Key = (usize, Spec);
+/// Kernels are statics: their address is who they are, also where a user's kernel shares a name with ours. Then whether it is
+/// trusted.
+type Key = (usize, Spec, bool);
 type Slot = Arc<OnceLock<Result<Arc<Pipeline>>>>;
 
 #[derive(Default)]
 pub(super) struct Pipelines(Mutex<HashMap<Key, Slot>>);
 
 impl Pipelines {
-    pub(super) fn get(&self, gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: Spec) -> Result<Arc<Pipeline>> {
-        let key = (std::ptr::from_ref(kernel) as usize, spec);
+    pub(super) fn get(&self, gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: Spec, own: bool) -> Result<Arc<Pipeline>> {
+        let key = (std::ptr::from_ref(kernel) as usize, spec, own);
         let slot = lock(&self.0).entry(key).or_default().clone();
-        let compiled = slot.get_or_init(|| compile(gpu, op, kernel, &spec).map(Arc::new)).clone();
+        let compiled = slot.get_or_init(|| compile(gpu, op, kernel, &spec, own).map(Arc::new)).clone();
         // A failure may pass (memory, an earlier command's error): the next call tries again.
         if compiled.is_err() {
             lock(&self.0).remove(&key);
@@ -33,7 +34,7 @@ impl Pipelines {
     }
 }
 
-fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec) -> Result<Pipeline> {
+fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec, own: bool) -> Result<Pipeline> {
     let text = kernel.compose(spec)?;
     let label = format!("{}.{spec}", kernel.name);
     tracing::debug!(kernel = label, device = gpu.label, "compiling");
@@ -48,12 +49,22 @@ fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec) ->
             count: None,
         })
         .collect();
-    let options =
-        wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: !kernel.fills_workgroup_memory, ..Default::default() };
+    let options = wgpu::PipelineCompilationOptions {
+        zero_initialize_workgroup_memory: !(own && kernel.fills_workgroup_memory),
+        ..Default::default()
+    };
     gpu.guarded(op, &label, 0, || {
-        let module = gpu
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) });
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let module = if !own || gpu.checks.are_on() {
+            gpu.device.create_shader_module(descriptor)
+        } else {
+            let checks =
+                wgpu::ShaderRuntimeChecks { bounds_checks: false, force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+            // SAFETY: `Gpu::run` is told that this is a kernel of ours in a plan for a checked call. Its indices stay within the layouts that
+            // were checked against the buffers: tests/bounds.rs watches every index of every kernel. Its loops end: each counts up to a
+            // number from params or a constant, by a step that cannot wrap (`loop_end`).
+            unsafe { gpu.device.create_shader_module_trusted(descriptor, checks) }
+        };
         let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
         let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),

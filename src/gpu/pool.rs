@@ -1,6 +1,7 @@
 //! Buffers that come back: whole ones, so that a step that repeats allocates none and finds its bind groups again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
@@ -54,8 +55,15 @@ pub(crate) struct GpuBuffer {
     /// Whether it was used before: it then holds what somebody left.
     pub(super) recycled: bool,
     /// Whether it may be used again: not while it may still be mapped.
-    pub(super) reusable: bool,
+    pub(super) reusable: AtomicBool,
     pool: Arc<Pool>,
+}
+
+impl GpuBuffer {
+    /// Not to be used again once it is dropped: others may use it still, when nobody can tell.
+    pub(crate) fn retire(&self) {
+        self.reusable.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Drop for GpuBuffer {
@@ -63,7 +71,7 @@ impl Drop for GpuBuffer {
         let mut state = lock(&self.pool.state);
         let size = self.buffer.size();
         state.memory.in_use -= size;
-        if self.reusable {
+        if *self.reusable.get_mut() {
             state.memory.cached += size;
             state.clock += 1;
             let (since, key) = (state.clock, (self.role, size, self.number));
@@ -121,7 +129,14 @@ impl Room {
             memory.peak = memory.peak.max(memory.in_use);
         }
         self.made = true;
-        GpuBuffer { buffer, role: self.role, number: self.number, recycled: false, reusable: true, pool: self.pool.clone() }
+        GpuBuffer {
+            buffer,
+            role: self.role,
+            number: self.number,
+            recycled: false,
+            reusable: AtomicBool::new(true),
+            pool: self.pool.clone(),
+        }
     }
 }
 
@@ -164,7 +179,14 @@ impl Pool {
             state.memory.cached -= bytes;
             state.memory.in_use += bytes;
             state.memory.peak = state.memory.peak.max(state.memory.in_use);
-            return Lease::Recycled(GpuBuffer { buffer, role, number, recycled: true, reusable: true, pool: self.clone() });
+            return Lease::Recycled(GpuBuffer {
+                buffer,
+                role,
+                number,
+                recycled: true,
+                reusable: AtomicBool::new(true),
+                pool: self.clone(),
+            });
         }
         let budget = self.budget.filter(|_| role == Role::Storage).unwrap_or(u64::MAX);
         let left = budget.saturating_sub(state.memory.in_use);
@@ -178,6 +200,14 @@ impl Pool {
         state.memory.in_use = in_use;
         state.clock += 1;
         Lease::New(Room { role, size: wanted, number: state.clock, pool: self.clone(), made: false, evicted })
+    }
+
+    /// A buffer that the caller made: it counts as in use, and is never used again.
+    pub(super) fn foreign(self: &Arc<Self>, buffer: wgpu::Buffer) -> GpuBuffer {
+        let memory = &mut lock(&self.state).memory;
+        memory.in_use = memory.in_use.saturating_add(buffer.size());
+        memory.peak = memory.peak.max(memory.in_use);
+        GpuBuffer { buffer, role: Role::Storage, number: 0, recycled: true, reusable: AtomicBool::new(false), pool: self.clone() }
     }
 
     /// Everything that is cached.

@@ -121,6 +121,38 @@ pub(crate) trait Op {
     /// The dispatches that compute it on a GPU. Pure: the same facts give the same plan.
     #[cfg(feature = "gpu")]
     fn plan(&self, caps: &Caps, pin: Option<Pin>) -> Result<Plan>;
+    /// Where `out` lies.
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout;
+    /// The part of the call that makes `len` indices of an axis of `out`. None where that axis is not to be cut, as it is reduced.
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+/// A dispatch that runs longer may be killed by the system (after 2 s on Windows), and keeps others waiting.
+#[cfg(feature = "gpu")]
+const LONGEST_MILLISECONDS: u64 = 250;
+
+/// A call's plan in as many parts as it takes for no dispatch to run too long. Reductions are never cut, nor what has one output.
+#[cfg(feature = "gpu")]
+pub(crate) fn cut<P: Op>(caps: &Caps, problem: &P, whole: &dyn Fn(&P) -> Result<Plan>) -> Result<Plan> {
+    let plan = whole(problem)?;
+    if plan.milliseconds(caps) <= LONGEST_MILLISECONDS {
+        return Ok(plan);
+    }
+    let dims = problem.out().dims();
+    // The outermost axis first: parts of what is dense are dense. In the middle, but where tiles and eights begin.
+    let halves = (0..dims.len()).filter(|&axis| dims[axis] > 1).find_map(|axis| {
+        let half = dims[axis] / 2;
+        let half = if dims[axis] > 256 { half.next_multiple_of(128) } else { half };
+        Some((problem.part(axis, 0, half)?, problem.part(axis, half, dims[axis] - half)?))
+    });
+    match halves {
+        None => Ok(plan),
+        Some((first, second)) => Ok(cut(caps, &first, whole)?.then(cut(caps, &second, whole)?)),
+    }
 }
 
 /// Runs a checked call on the device that its operands live on. `out` has elements.
@@ -151,12 +183,89 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
             if let Kind::Gpu(gpu) = device.kind() {
                 let plan = problem.plan(&gpu.caps, device.pin())?;
                 let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(|t| t.gpu_buffer()).collect();
-                gpu.run(op, &plan, &buffers)?;
+                // The problem's layouts are the tensors' own, and kernels stay within them.
+                gpu.run(op, &plan, &buffers, true)?;
             }
         }
     }
     out.count_write();
     Ok(())
+}
+
+/// Records a plan of the caller's own, of kernels written like gristmill's ([`Kernel`] says how; `examples/custom_kernel.rs` does it), with
+/// the stream, the pipeline cache and the error handling of the ops. Of the plan's arguments `Arg::Tensor(0)` is `out`, `Arg::Tensor(n)`
+/// is `inputs[n - 1]`; `op` is the name that errors show.
+///
+/// A kernel gets each tensor's whole buffer; where in it the tensor lies is [`Tensor::layout`]'s to say, and the caller's to put into the
+/// params. wgpu's bounds checks keep a kernel within its buffers. `out` holds anything before, if it is fresh from an op.
+///
+/// # Errors
+/// [`Error::Argument`] if the plan, its kernels and the tensors do not agree, or on the CPU; [`Error::Device`]; [`Error::Overlap`] if `out` shares
+/// storage with an input; [`Error::TooLarge`] past a limit; [`Error::Rejected`] if a kernel does not compile.
+#[cfg(feature = "gpu")]
+pub fn dispatch(op: &'static str, plan: &Plan, out: &mut Tensor, inputs: &[&Tensor]) -> Result<()> {
+    use crate::gpu::{Access, Arg};
+
+    let refused = |problem: String, help| Error::Argument { op, argument: "plan", problem, help };
+    let Kind::Gpu(gpu) = out.device().kind() else {
+        return Err(refused("is for a GPU, and `out` is on the CPU".into(), "compute on the host instead"));
+    };
+    let names: Vec<Named> = std::iter::once(("out", &*out)).chain(inputs.iter().map(|&t| ("an input", t))).collect();
+    check_devices(op, &names)?;
+    if inputs.iter().any(|t| t.shares_storage(out)) {
+        return Err(Error::Overlap { op, with: "an input" });
+    }
+    let tensors: Vec<_> = names.iter().filter_map(|(_, t)| t.gpu_buffer()).collect();
+    for dispatch in &plan.dispatches {
+        let kernel = dispatch.kernel;
+        crate::gpu::check_kernel(op, &gpu.caps, kernel)?;
+        let bytes = kernel.params.iter().map(|field| field.offset + field.size).max().unwrap_or(0);
+        if dispatch.args.len() != kernel.bindings.len() || dispatch.spec.dtypes.len() != kernel.bindings.len() {
+            let (args, dtypes, bindings) = (dispatch.args.len(), dispatch.spec.dtypes.len(), kernel.bindings.len());
+            let problem = format!("has {args} arguments and {dtypes} dtypes for the {bindings} bindings of {}", kernel.name);
+            return Err(refused(problem, "give one of each a binding"));
+        }
+        if dispatch.params.len() != bytes || bytes == 0 {
+            let problem = format!("has {} bytes of params for {}, which declares {bytes}", dispatch.params.len(), kernel.name);
+            return Err(refused(problem, "give the bytes of the struct that `params!` declares, of a member at least"));
+        }
+        if let Some(over) = dispatch.grid.iter().find(|&&groups| groups > gpu.caps.grid_dimension) {
+            return Err(Error::TooLarge {
+                op,
+                what: format!("the grid of {}", kernel.name),
+                requested: (*over).into(),
+                limit: gpu.caps.grid_dimension.into(),
+                limit_name: "workgroups a dimension",
+            });
+        }
+        for (i, (arg, binding)) in dispatch.args.iter().zip(kernel.bindings).enumerate() {
+            let there = match *arg {
+                Arg::Tensor(n) => n < tensors.len(),
+                Arg::Scratch(n) => n < plan.scratch.len(),
+            };
+            if !there {
+                let problem = format!("names {arg:?}, of {} tensors and {} scratch buffers", tensors.len(), plan.scratch.len());
+                return Err(refused(problem, "number the tensors from `out` = 0, scratch buffers from 0"));
+            }
+            if binding.access == Access::Write && matches!(*arg, Arg::Tensor(n) if n > 0) {
+                let problem = format!("lets {} write `{}`, an input", kernel.name, binding.name);
+                return Err(refused(problem, "write to `out` or to a scratch buffer"));
+            }
+            if dispatch.args[..i].contains(arg) && (binding.access == Access::Write || writes(kernel, &dispatch.args[..i], arg)) {
+                let problem = format!("binds {arg:?} twice in {}, once to write", kernel.name);
+                return Err(refused(problem, "give what is written a binding of its own"));
+            }
+        }
+    }
+    gpu.run(op, plan, &tensors, false)?;
+    out.count_write();
+    Ok(())
+}
+
+/// Whether the kernel writes an argument through one of its first bindings.
+#[cfg(feature = "gpu")]
+fn writes(kernel: &Kernel, args: &[crate::gpu::Arg], arg: &crate::gpu::Arg) -> bool {
+    args.iter().zip(kernel.bindings).any(|(other, binding)| other == arg && binding.access == crate::gpu::Access::Write)
 }
 
 /// A plan that computes into a dense scratch of a type of its own and moves the result to `out`: for outputs that a kernel can't write

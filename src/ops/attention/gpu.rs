@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, runs,
     word,
 };
-use crate::ops::through_scratch;
+use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
 use DType::{BF16, Bool, F16, F32};
 
@@ -128,6 +128,10 @@ fn four(layout: &Layout) -> Result<[u32; 4]> {
 /// # Errors
 /// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the pinned tune does not hold `v_dim`.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
     check_kernel(op, caps, &ATTENTION)?;
     // Masks that are not there: their bindings hold q, unread.

@@ -249,4 +249,31 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, pin, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        let cut = |layout: &Layout, axis, start, len| layout.narrow(axis, start, len);
+        let masks = |mask: Option<Layout>| match mask {
+            Some(mask) => cut(&mask, axis, start, len).map(Some),
+            None => Some(None),
+        };
+        let group = self.q.dims()[1] / self.k.dims()[1];
+        let (k, v, causal_limit) = match axis {
+            0 => (cut(&self.k, 0, start, len)?, cut(&self.v, 0, start, len)?, self.causal_limit),
+            // Whole groups of heads.
+            1 if start.is_multiple_of(group) && len.is_multiple_of(group) => {
+                let (start, len) = (start / group, len / group);
+                (cut(&self.k, 1, start, len)?, cut(&self.v, 1, start, len)?, self.causal_limit)
+            }
+            2 => (self.k, self.v, self.causal_limit.saturating_add(i64::try_from(start).ok()?)),
+            _ => return None,
+        };
+        let (out, q) = (cut(&self.out, axis, start, len)?, cut(&self.q, axis, start, len)?);
+        Some(Problem { out, q, k, v, mask: masks(self.mask)?, bias: masks(self.bias)?, causal_limit, ..self.clone() })
+    }
 }

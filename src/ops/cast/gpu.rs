@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
 };
-use crate::ops::copy;
+use crate::ops::{copy, cut};
 use crate::tensor::dense;
 use crate::{DType, Layout};
 
@@ -73,9 +73,11 @@ crate::params! {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, problem: &Problem) -> Result<Plan> {
-    let mut plan = Plan::default();
-    append(&mut plan, super::OP, caps, problem, Arg::Tensor(0), Arg::Tensor(1))?;
-    Ok(plan)
+    cut(caps, problem, &|problem| {
+        let mut plan = Plan::default();
+        append(&mut plan, super::OP, caps, problem, Arg::Tensor(0), Arg::Tensor(1))?;
+        Ok(plan)
+    })
 }
 
 /// Adds a cast between any buffers of another op's plan.

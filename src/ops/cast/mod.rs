@@ -82,4 +82,14 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, _pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        Some(Problem { out: self.out.narrow(axis, start, len)?, x: self.x.narrow(axis, start, len)?, ..self.clone() })
+    }
 }

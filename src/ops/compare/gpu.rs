@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
 };
-use crate::ops::{through_scratch, units};
+use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
 use DType::{BF16, Bool, F16, F32, I32, U8, U32};
 
@@ -79,6 +79,10 @@ crate::params! {
 /// # Errors
 /// [`Error::TooLarge`] where the device's limits forbid it, [`Error::DType`] for types that [`COMPARE`] does not list.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = problem.function.name();
     if !problem.out.is_contiguous() {
         // Several bools of a strided `out` share a word.

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
 };
+use crate::ops::cut;
 use crate::{DType, Layout};
 
 const BINDINGS: &[Binding] = &[Binding::new("out", Access::Write), Binding::typed("x", Access::Read, "X_DTYPE")];
@@ -93,7 +94,7 @@ pub(crate) fn words_of(offset: usize, len: usize, dtype: DType) -> usize {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, problem: &Problem) -> Result<Plan> {
-    plan_between(super::OP, caps, problem, Arg::Tensor(0), Arg::Tensor(1))
+    cut(caps, problem, &|problem| plan_between(super::OP, caps, problem, Arg::Tensor(0), Arg::Tensor(1)))
 }
 
 /// The same on behalf of another op, between any buffers of its plan.

@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, word,
 };
 use crate::ops::copy::gpu::words_of;
-use crate::ops::through_scratch;
+use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
 use DType::{F16, F32, I32, U8, U32};
 
@@ -87,6 +87,10 @@ fn whole(problem: &Problem, inner: &Layout, outer: &Layout, bytes: usize) -> Opt
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
     if !problem.out.is_contiguous() {
         return through_scratch(op, caps, (&problem.out, problem.dtype), problem.dtype, |out| {

@@ -192,4 +192,20 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, pin, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        let out = self.out.narrow(axis, start, len)?;
+        let indexed = self.axis..self.axis + self.indices.rank();
+        if indexed.contains(&axis) {
+            return Some(Problem { out, indices: self.indices.narrow(axis - self.axis, start, len)?, ..self.clone() });
+        }
+        let of_x = if axis < self.axis { axis } else { axis + 1 - self.indices.rank() };
+        Some(Problem { out, x: self.x.narrow(of_x, start, len)?, ..self.clone() })
+    }
 }

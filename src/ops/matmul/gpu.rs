@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, fold, loop_end, runs, word,
 };
-use crate::ops::through_scratch;
+use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
 use DType::{BF16, F16, F32};
 
@@ -118,6 +118,10 @@ fn along(problem: &Problem) -> Option<u32> {
 /// # Errors
 /// [`Error::TooLarge`] where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
     let along = along(problem);
     let out_dtype = problem.dtypes[0];

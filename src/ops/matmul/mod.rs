@@ -188,4 +188,17 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, pin, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        let (rank, part) = (self.out.rank(), |layout: &Layout| layout.narrow(axis, start, len));
+        let lhs = if axis + 1 == rank { self.lhs } else { part(&self.lhs)? };
+        let rhs = if axis + 2 == rank { self.rhs } else { part(&self.rhs)? };
+        Some(Problem { out: part(&self.out)?, lhs, rhs, ..self.clone() })
+    }
 }

@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
     loop_end, runs, word,
 };
-use crate::ops::{copy, through_scratch};
+use crate::ops::{copy, cut, through_scratch};
 use crate::tensor::dense;
 use crate::{DType, Layout};
 use DType::{BF16, Bool, F16, F32, I32, U8, U32};
@@ -182,6 +182,10 @@ struct Pass {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = problem.function.name();
     let [out_dtype, x_dtype] = problem.dtypes;
     let listed = problem.function.is_arg() || REDUCE.types(&problem.dtypes).is_some();

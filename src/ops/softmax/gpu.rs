@@ -6,7 +6,7 @@ use crate::gpu::{
     Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
     loop_end, runs, word,
 };
-use crate::ops::through_scratch;
+use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
 use DType::{BF16, F16, F32};
 
@@ -97,6 +97,10 @@ fn select(caps: &Caps, problem: &Problem) -> &'static Constants {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = problem.op();
     // Without a mask its binding holds `x`, unread.
     let mask = problem.mask.unwrap_or(problem.x);

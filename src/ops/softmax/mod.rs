@@ -177,4 +177,21 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, pin, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        if axis == self.axis {
+            return None;
+        }
+        let mask = match self.mask {
+            Some(mask) => Some(mask.narrow(axis, start, len)?),
+            None => None,
+        };
+        Some(Problem { out: self.out.narrow(axis, start, len)?, x: self.x.narrow(axis, start, len)?, mask, ..self.clone() })
+    }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
 };
-use crate::ops::{through_scratch, units};
+use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
 use DType::{BF16, F16, F32, I32};
 
@@ -107,6 +107,10 @@ crate::params! {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let op = problem.function.name();
     let [out_dtype, x_dtype] = problem.dtypes;
     let kernel = if problem.in_place { &UNARY_IN_PLACE } else { &UNARY };

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
 };
-use crate::ops::{through_scratch, units};
+use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
 use DType::{Bool, F16, F32, U8};
 
@@ -75,6 +75,10 @@ crate::params! {
 /// # Errors
 /// [`Error::TooLarge`](crate::Error::TooLarge) where the device's limits forbid it.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+}
+
+fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let Problem { dtype, out, cond, on_true, on_false } = problem;
     if dtype.block_bytes() != 4 && !out.is_contiguous() {
         // Several elements of a strided `out` share a word.

@@ -95,4 +95,20 @@ impl Op for Problem {
     fn plan(&self, caps: &crate::gpu::Caps, pin: Option<crate::gpu::Pin>) -> Result<crate::gpu::Plan> {
         gpu::plan(caps, pin, self)
     }
+
+    #[cfg(feature = "gpu")]
+    fn out(&self) -> &Layout {
+        &self.out
+    }
+
+    #[cfg(feature = "gpu")]
+    fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
+        Some(Problem {
+            out: self.out.narrow(axis, start, len)?,
+            cond: self.cond.narrow(axis, start, len)?,
+            on_true: self.on_true.narrow(axis, start, len)?,
+            on_false: self.on_false.narrow(axis, start, len)?,
+            ..self.clone()
+        })
+    }
 }
