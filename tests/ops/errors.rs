@@ -189,13 +189,13 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
 /// What only GPUs have: limits, pins, adapters that are not there; and plans for devices that nobody here owns.
 #[cfg(feature = "gpu")]
 mod gpu {
-    use gristmill::gpu::{Backend, Caps, GpuOptions, Plan};
+    use gristmill::gpu::{Backend, Caps, GpuOptions, Plan, Throughput};
     use gristmill::ops::{attention, binary, cast, copy, kernels, matmul, softmax};
     use gristmill::{DType, Device, Error, Layout, Tensor, ops};
     use libtest_mimic::Trial;
 
     use crate::support::devices::{Level, Subject};
-    use crate::support::runner::{trial, trials};
+    use crate::support::runner::{expect, trial, trials};
 
     pub fn all() -> Vec<Trial> {
         let mut all = trials("errors", "limits", limits);
@@ -203,11 +203,10 @@ mod gpu {
         all.push(trial("errors::no_gpu", no_gpu));
         all.push(trial("errors::deadlines", deadlines));
         all.push(trial("plan::folds_and_refuses", plans));
+        all.push(trial("plan::limits", limits_of_plans));
+        all.push(trial("plan::short_dispatches", short_dispatches));
+        all.extend(trials("errors", "cut", cut));
         all
-    }
-
-    fn expect(holds: bool, what: &str) -> Result<(), String> {
-        if holds { Ok(()) } else { Err(what.to_string()) }
     }
 
     /// Past the device's limits: named before wgpu sees it.
@@ -285,6 +284,179 @@ mod gpu {
         expect(z.is_ok_and(|z| z == [2.0; 3]), "another device of the same adapter")
     }
 
+    /// No dispatch is planned for longer than 250 ms where it can be cut, and reductions never are: for a slow device and every op that cuts.
+    fn short_dispatches() -> Result<(), String> {
+        let mut slow = Caps::webgpu_defaults();
+        slow.throughput = Throughput { flops: 40_000_000, bytes: 1_000_000 };
+        let pieces = |what: &str, plan: gristmill::Result<Plan>, expected: usize| {
+            let plan = plan.map_err(|e| e.to_string())?;
+            let longest = plan.milliseconds(&slow);
+            expect(longest <= 250 && plan.dispatches.len() == expected, format!("{what}: {} of up to {longest} ms", plan.dispatches.len()))
+        };
+        let f32s = [DType::F32; 3];
+        // 8 * 2 * 128^3 FLOP at 40 million a second: 0.84 s, and 1.6 MB: 1.6 s.
+        let (out, matrix) = (dense(&[8, 128, 128]), dense(&[8, 128, 128]));
+        let problem = matmul::Problem { dtypes: f32s, batch_invariant: false, out, lhs: matrix, rhs: matrix };
+        pieces("matmul", matmul::gpu::plan(&slow, None, &problem), 16)?;
+        let (out, x) = (dense(&[1_000_000]), dense(&[1_000_000]));
+        let problem = binary::Problem { function: binary::Function::Add, in_place: false, dtypes: f32s, out, lhs: x, rhs: x };
+        pieces("add", binary::gpu::plan(&slow, None, &problem), 64)?;
+        let problem =
+            softmax::Problem { dtypes: f32s, log: false, axis: 1, scale: 1.0, out: dense(&[64, 999]), x: dense(&[64, 999]), mask: None };
+        pieces("softmax", softmax::gpu::plan(&slow, None, &problem), 4)?;
+        // One row is one reduction, however long.
+        let problem = softmax::Problem { out: dense(&[1, 200_000]), x: dense(&[1, 200_000]), ..problem };
+        let row = softmax::gpu::plan(&slow, None, &problem).map_err(|e| e.to_string())?;
+        expect(row.dispatches.len() == 1 && row.milliseconds(&slow) > 250, "a row is not cut")?;
+        let problem = attention::Problem {
+            dtypes: [DType::F32; 5],
+            batch_invariant: false,
+            out: dense(&[1, 8, 256, 64]),
+            q: dense(&[1, 8, 256, 64]),
+            k: dense(&[1, 2, 256, 64]),
+            v: dense(&[1, 2, 256, 64]),
+            mask: None,
+            bias: None,
+            causal_limit: 1,
+            scale: 1.0,
+        };
+        // Groups of four heads at first, then queries.
+        let plan = attention::gpu::plan(&slow, None, &problem).map_err(|e| e.to_string())?;
+        expect(plan.milliseconds(&slow) <= 250 && plan.dispatches.len() > 8, format!("attention: {}", plan.dispatches.len()))
+    }
+
+    /// What is cut gives what is whole, bit for bit, in every op: on a device that is told to be slow.
+    fn cut(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+        let Some(caps) = device.caps() else { return Ok(()) };
+        if level == Level::Smoke {
+            return Ok(());
+        }
+        let adapter = Device::adapters().into_iter().find(|a| a.name == caps.name && a.backend == caps.backend);
+        let throughput = Some(Throughput { flops: 4_000_000, bytes: 100_000 });
+        let options = GpuOptions { adapter, software: true, throughput, ..GpuOptions::default() };
+        let slow = Device::gpu(&options).map_err(|e| e.to_string())?;
+        let run = |device: &Device| -> gristmill::Result<Vec<Vec<f32>>> {
+            let normal = |dims: &[usize], seed| Tensor::rand_normal(device, dims, 0.0, 1.0, seed);
+            let (a, b) = (normal(&[3, 70, 90], 1)?, normal(&[3, 90, 40], 2)?);
+            let product = ops::matmul(&a, &b)?;
+            let row = ops::matmul(&normal(&[1, 90], 7)?, &normal(&[90, 3000], 8)?)?;
+            let (q, k, v) = (normal(&[2, 4, 70, 32], 3)?, normal(&[2, 2, 80, 32], 4)?, normal(&[2, 2, 80, 32], 5)?);
+            let bias = normal(&[70, 80], 6)?;
+            let options = ops::Attention { causal: ops::Causal::BottomRight, bias: Some(&bias), ..Default::default() };
+            let attended = ops::attention(&q, &k, &v, &options)?;
+            let odd = normal(&[70_001], 9)?;
+            let halves = ops::cast(&odd, DType::F16)?;
+            let positive = ops::gt(&odd, &Tensor::full(device, 0.5f32, &[1])?)?;
+            let mut in_place = ops::copy(&odd)?;
+            ops::tanh_in_place(&mut in_place)?;
+            ops::mul_in_place(&mut in_place, &odd)?;
+            let table = normal(&[50, 300], 10)?;
+            let ids: Vec<u32> = (0..200).map(|i| i * 7 % 50).collect();
+            let rows = ops::gather(&table, &Tensor::from_slice(device, &ids, &[20, 10])?, 0)?;
+            let columns = ops::gather(&table.transpose(0, 1)?, &Tensor::from_slice(device, &ids, &[200])?, 1)?;
+            let all = [
+                product.clone(),
+                row,
+                attended,
+                ops::softmax(&product, -1, &ops::Softmax::default())?,
+                ops::log_softmax(&product, 0, &ops::Softmax { mask: Some(&normal(&[40], 11)?), ..Default::default() })?,
+                ops::sum(&product.transpose(0, 2)?, &[1], true)?,
+                ops::sum(&odd, &[0], false)?,
+                ops::cast(&ops::argmax(&product, 1, false)?, DType::F32)?,
+                ops::cast(&halves, DType::F32)?,
+                ops::cast(&ops::relu(&halves)?, DType::F32)?,
+                ops::where_cond(&positive, &odd, &in_place)?,
+                in_place,
+                rows,
+                columns,
+                ops::add(&product, &normal(&[70, 1], 12)?)?,
+            ];
+            all.iter().map(|t| t.to_vec::<f32>()).collect()
+        };
+        let (whole, cut) = (run(device).map_err(|e| e.to_string())?, run(&slow).map_err(|e| e.to_string())?);
+        for (i, (whole, cut)) in whole.iter().zip(&cut).enumerate() {
+            let same = whole.iter().zip(cut).all(|(a, b)| a.to_bits() == b.to_bits()) && whole.len() == cut.len();
+            expect(same, format!("result {i} differs on {} where it is cut", subject.name))?;
+        }
+        Ok(())
+    }
+
+    /// Every op names the limit that a call is past: bytes a binding, and elements that a kernel can index where bindings are large enough.
+    fn limits_of_plans() -> Result<(), String> {
+        use gristmill::ops::{compare, gather, reduce, unary, where_cond};
+
+        let plans = |caps: &Caps, side: usize| {
+            let (square, f32s) = (dense(&[side, side]), [DType::F32; 3]);
+            let four = dense(&[1, 1, side, side]);
+            let of_attention = attention::Problem {
+                dtypes: [DType::F32; 5],
+                batch_invariant: false,
+                out: four,
+                q: four,
+                k: four,
+                v: four,
+                mask: None,
+                bias: None,
+                causal_limit: 1,
+                scale: 1.0,
+            };
+            let of_softmax = softmax::Problem { dtypes: f32s, log: false, axis: 1, scale: 1.0, out: square, x: square, mask: None };
+            let function = binary::Function::Add;
+            let of_binary = binary::Problem { function, in_place: false, dtypes: f32s, out: square, lhs: square, rhs: square };
+            let in_place = binary::Problem { in_place: true, ..of_binary.clone() };
+            let less = compare::Problem { function: compare::Function::Lt, dtypes: [DType::F32; 2], out: square, lhs: square, rhs: square };
+            let of_unary = unary::Problem {
+                function: unary::Function::Exp,
+                bounds: [0.0; 2],
+                in_place: false,
+                dtypes: [DType::F32; 2],
+                out: square,
+                x: square,
+            };
+            let of_where = where_cond::Problem { dtype: DType::F32, out: square, cond: square, on_true: square, on_false: square };
+            let of_gather =
+                gather::Problem { dtype: DType::F32, indices_dtype: DType::U32, axis: 0, out: square, x: square, indices: dense(&[side]) };
+            let mut reduced = [false; gristmill::MAX_RANK];
+            reduced[1] = true;
+            let of_reduce =
+                reduce::Problem { function: reduce::Function::Sum, dtypes: [DType::F32; 2], reduced, out: dense(&[side, 1]), x: square };
+            let product = matmul::Problem { dtypes: f32s, batch_invariant: false, out: square, lhs: square, rhs: square };
+            [
+                ("attention", attention::gpu::plan(caps, None, &of_attention)),
+                ("softmax", softmax::gpu::plan(caps, None, &of_softmax)),
+                ("add", binary::gpu::plan(caps, None, &of_binary)),
+                ("add in place", binary::gpu::plan(caps, None, &in_place)),
+                ("lt", compare::gpu::plan(caps, None, &less)),
+                ("exp", unary::gpu::plan(caps, None, &of_unary)),
+                ("exp in place", unary::gpu::plan(caps, None, &unary::Problem { in_place: true, ..of_unary.clone() })),
+                ("where_cond", where_cond::gpu::plan(caps, None, &of_where)),
+                ("gather", gather::gpu::plan(caps, None, &of_gather)),
+                ("sum", reduce::gpu::plan(caps, None, &of_reduce)),
+                ("argmax", {
+                    let dtypes = [DType::U32, DType::F32];
+                    reduce::gpu::plan(caps, None, &reduce::Problem { function: reduce::Function::ArgMax, dtypes, ..of_reduce.clone() })
+                }),
+                ("matmul", matmul::gpu::plan(caps, None, &product)),
+                ("cast", cast::gpu::plan(caps, &cast::Problem { out_dtype: DType::F32, x_dtype: DType::I32, out: square, x: square })),
+                ("copy", copy::gpu::plan(caps, &copy::Problem { dtype: DType::F32, out: square, x: square })),
+            ]
+        };
+        let caps = Caps::webgpu_defaults();
+        let mut huge = caps.clone();
+        huge.binding_bytes = u64::MAX;
+        for (caps, side, name) in [(&caps, 6000, "bytes a storage binding"), (&huge, 70_000, "elements that a kernel can index (u32)")] {
+            for (what, plan) in plans(caps, side) {
+                match plan {
+                    Err(Error::TooLarge { limit_name, requested, limit, .. }) => {
+                        expect(limit_name == name && requested > limit, format!("{what} of {side}: {limit_name}, {requested} of {limit}"))?;
+                    }
+                    other => return Err(format!("{what} of {side}: {:?}", other.map(|plan| plan.dispatches.len()))),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Plans are pure: a device with a small grid, and WebGPU's defaults, without either.
     fn plans() -> Result<(), String> {
         let caps = Caps::webgpu_defaults();
@@ -321,7 +493,7 @@ mod gpu {
 
         // Limits, each by name.
         let refused = |plan: gristmill::Result<Plan>, name: &str| match plan {
-            Err(Error::TooLarge { limit_name, .. }) => expect(limit_name == name, &format!("{limit_name}, not {name}")),
+            Err(Error::TooLarge { limit_name, .. }) => expect(limit_name == name, format!("{limit_name}, not {name}")),
             other => Err(format!("{name}: {:?}", other.map(|p| p.dispatches.len()))),
         };
         small.grid_dimension = 9;

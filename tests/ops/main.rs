@@ -11,6 +11,8 @@
 
 mod attention;
 mod binary;
+#[cfg(feature = "gpu")]
+mod callers;
 mod cast;
 mod compare;
 mod copy;
@@ -85,6 +87,8 @@ type File = (&'static str, fn() -> Vec<Trial>);
 const FILES: &[File] = &[
     ("attention", attention::all),
     ("binary", binary::all),
+    #[cfg(feature = "gpu")]
+    ("callers", callers::all),
     ("cast", cast::all),
     ("compare", compare::all),
     ("copy", copy::all),

@@ -5,19 +5,16 @@ use gristmill::{DType, Device, Element, Error, Tensor, ops};
 use libtest_mimic::Trial;
 
 use crate::support::devices::{Level, Subject};
-use crate::support::runner::trials;
+use crate::support::runner::{expect, trials};
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials("memory", "steady", steady);
+    all.extend(trials("memory", "one_submission", one_submission));
     all.extend(trials("memory", "growing", growing));
     all.extend(trials("memory", "recycled", recycled));
     all.extend(trials("memory", "trim", trim));
     all.extend(trials("memory", "budget", budget));
     all
-}
-
-fn expect(holds: bool, what: impl Into<String>) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what.into()) }
 }
 
 fn memory(device: &Device) -> Memory {
@@ -58,6 +55,26 @@ fn steady(_: &Subject, device: &Device, _: Level) -> Result<(), String> {
     expect(after.bind_groups == before.bind_groups, format!("made bind groups: {before:?}, then {after:?}"))?;
     expect(after.submissions == before.submissions + 5, format!("submissions: {before:?}, then {after:?}"))?;
     expect(after.in_use == before.in_use && after.peak == before.peak, format!("grew: {before:?}, then {after:?}"))
+}
+
+/// A step of a thousand dispatches goes out once, when something waits for it.
+fn one_submission(_: &Subject, device: &Device, _: Level) -> Result<(), String> {
+    if device.is_cpu() {
+        return Ok(());
+    }
+    let run = || -> gristmill::Result<_> {
+        let one = Tensor::full(device, 1.0f32, &[7])?;
+        let mut sum = Tensor::zeros(device, DType::F32, &[7])?;
+        device.sync()?;
+        let before = memory(device);
+        for _ in 0..1000 {
+            ops::add_in_place(&mut sum, &one)?;
+        }
+        Ok((before, sum.to_vec::<f32>()?, memory(device)))
+    };
+    let (before, sum, after) = run().map_err(|error| error.to_string())?;
+    expect(sum == [1000.0; 7], format!("a thousand times one: {sum:?}"))?;
+    expect(after.submissions == before.submissions + 1, format!("submissions: {before:?}, then {after:?}"))
 }
 
 /// A sequence that grows by one a step finds buffers and bind groups again.

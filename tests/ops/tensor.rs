@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use ndarray::{Array3, Array4, IxDyn, s};
 
 use crate::support::devices::{Level, Subject, subjects};
-use crate::support::runner::{trial, trials};
+use crate::support::runner::{expect, trial, trials};
 
 type Outcome = Result<(), String>;
 
@@ -28,10 +28,6 @@ pub fn all() -> Vec<Trial> {
 
 fn text(error: gristmill::Error) -> String {
     error.to_string()
-}
-
-fn expect(holds: bool, what: &str) -> Outcome {
-    if holds { Ok(()) } else { Err(what.to_string()) }
 }
 
 fn making(device: &Device) -> gristmill::Result<()> {

@@ -103,7 +103,7 @@ fn gpus() -> Vec<Subject> {
 
 #[cfg(feature = "gpu")]
 fn gpus() -> Vec<Subject> {
-    use gristmill::gpu::{Backend, GpuOptions};
+    use gristmill::gpu::{Backend, Checks, GpuOptions};
 
     let mut found: Vec<Subject> = Vec::new();
     let mut present = Vec::new();
@@ -125,7 +125,8 @@ fn gpus() -> Vec<Subject> {
         }
         open(name.clone(), level(), options.clone());
         if first {
-            let options = GpuOptions { webgpu_defaults: true, ..options };
+            // The checks of this one are off, as they are in release builds.
+            let options = GpuOptions { webgpu_defaults: true, checks: Checks::Off, ..options };
             open(format!("{name}@webgpu-defaults"), level(), options);
         }
     }

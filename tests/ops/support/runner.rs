@@ -131,6 +131,11 @@ pub fn report(floors: &[(&str, usize, usize)]) -> Result<(), String> {
     if low.is_empty() { Ok(()) } else { Err(low.join("\n")) }
 }
 
+/// Ok if it holds, else what does not.
+pub fn expect(holds: bool, what: impl Into<String>) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
 /// Runs one case on one device, its inputs in each form: compares the result, then calls again into a guarded or strided output between
 /// sentinels, which must stay (N9) while the bits repeat (N4).
 pub fn check(op: &str, label: &str, device: &Device, case: &Case, all_forms: bool) -> Result<(), String> {

@@ -1,0 +1,505 @@
+//! The proof behind `Checks::Off`: every kernel runs with every index watched. Each shader's final text gets a test round each index that is
+//! not a constant, of buffers, arrays and vectors alike; the plans of the ops run on buffers that hold what their layouts reach and not 16 bytes
+//! more, over sizes round every tile, views, types, tunes and widths. One index outside sets a flag, and the case fails.
+#![cfg(feature = "gpu")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use gristmill::gpu::{Arg, Backend, Caps, GpuOptions, Pin, Plan, wgpu};
+use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
+use gristmill::{DType, Device, Layout, ops};
+use naga::proc::TypeResolution;
+use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
+use naga::{ArraySize, Expression, Function, Module, TypeInner};
+
+use DType::{BF16, Bool, F16, F32, I32, U8, U32};
+
+/// What an index into an expression must stay below, as WGSL.
+fn bound(module: &Module, function: &Function, info: &FunctionInfo, base: naga::Handle<Expression>) -> Result<String, String> {
+    let of = |inner: &TypeInner| match *inner {
+        TypeInner::Vector { size, .. } => Ok(format!("{}u", size as u32)),
+        TypeInner::Array { size: ArraySize::Constant(n), .. } => Ok(format!("{n}u")),
+        TypeInner::Array { size: ArraySize::Dynamic, .. } => match function.expressions[base] {
+            Expression::GlobalVariable(global) => {
+                Ok(format!("arrayLength(&{})", module.global_variables[global].name.as_deref().unwrap_or_default()))
+            }
+            ref other => Err(format!("a runtime array that is no variable: {other:?}")),
+        },
+        ref other => Err(format!("an index into {other:?}")),
+    };
+    match info[base].ty {
+        TypeResolution::Handle(ty) => match module.types[ty].inner {
+            TypeInner::Pointer { base, .. } => of(&module.types[base].inner),
+            ref inner => of(inner),
+        },
+        TypeResolution::Value(TypeInner::Pointer { base, .. }) => of(&module.types[base].inner),
+        TypeResolution::Value(TypeInner::ValuePointer { size: Some(size), .. }) => Ok(format!("{}u", size as u32)),
+        TypeResolution::Value(ref inner) => of(inner),
+    }
+}
+
+/// The text with each index that is no constant in a call of `within`; and how many there are.
+fn watched(text: &str, binding: usize) -> Result<(String, usize), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|error| error.emit_to_string(text))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|error| error.emit_to_string(text))?;
+    let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+    let entries = module.entry_points.iter().enumerate().map(|(i, entry)| (&entry.function, info.get_entry_point(i)));
+    // Where brackets open and close, and what bounds what is between.
+    let mut indices = BTreeSet::new();
+    for (function, info) in functions.chain(entries) {
+        for (handle, expression) in function.expressions.iter() {
+            let Expression::Access { base, .. } = *expression else { continue };
+            let range = function.expressions.get_span(handle).to_range().ok_or("an index from nowhere")?;
+            let close = range.end - 1;
+            if text.as_bytes().get(close) != Some(&b']') {
+                return Err(format!("an index that does not end at a bracket: {}", &text[range]));
+            }
+            let mut depth = 0;
+            let open = (0..=close).rev().find(|&at| {
+                depth += match text.as_bytes()[at] {
+                    b']' => 1,
+                    b'[' => -1,
+                    _ => 0,
+                };
+                depth == 0
+            });
+            indices.insert((open.ok_or("no bracket opens")?, close, bound(&module, function, info, base)?));
+        }
+    }
+    let mut edits: Vec<(usize, String)> = Vec::new();
+    for (open, close, bound) in &indices {
+        edits.push((open + 1, "within(u32(".into()));
+        edits.push((*close, format!("), {bound})")));
+    }
+    edits.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let mut text = text.to_string();
+    for (at, insert) in edits {
+        text.insert_str(at, &insert);
+    }
+    text += &format!(
+        "\n@group(0) @binding({binding}) var<storage, read_write> outside: atomic<u32>;\n\
+         fn within(index: u32, bound: u32) -> u32 {{\n    if index >= bound {{\n        atomicMax(&outside, 1u);\n    }}\n    return index;\n}}\n"
+    );
+    Ok((text, indices.len()))
+}
+
+struct Watch {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    caps: Caps,
+    outside: wgpu::Buffer,
+    readback: wgpu::Buffer,
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+    /// Cases, by kernel and spec.
+    seen: BTreeMap<String, usize>,
+    failed: Vec<String>,
+}
+
+impl Watch {
+    fn new(device: &Device) -> Self {
+        let (raw, queue) = device.wgpu().expect("a GPU");
+        let buffer = |usage| raw.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
+        Watch {
+            outside: buffer(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST),
+            readback: buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            caps: device.caps().expect("a GPU").clone(),
+            device: raw,
+            queue,
+            pipelines: HashMap::new(),
+            seen: BTreeMap::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Runs a plan; `tensors` are the layouts and types of the call, `out` first, and what some of them hold.
+    fn run(&mut self, what: &str, plan: gristmill::Result<Plan>, tensors: &[(&Layout, DType)], hold: Option<(usize, &[u8])>) {
+        let plan = plan.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let make = |bytes: u64| {
+            let size = bytes.next_multiple_of(16).max(16);
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        };
+        let buffers: Vec<_> = tensors.iter().map(|(layout, dtype)| make((layout.span().end * dtype.block_bytes()) as u64)).collect();
+        let scratch: Vec<_> = plan.scratch.iter().map(|&bytes| make(bytes)).collect();
+        if let Some((tensor, bytes)) = hold {
+            self.queue.write_buffer(&buffers[tensor], 0, bytes);
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.clear_buffer(&self.outside, 0, None);
+        let mut names = Vec::new();
+        for dispatch in &plan.dispatches {
+            let name = format!("{}.{}", dispatch.kernel.name, dispatch.spec);
+            let count = dispatch.kernel.bindings.len();
+            if !self.pipelines.contains_key(&name) {
+                let text = dispatch.kernel.compose(&dispatch.spec).expect("a kernel of ours");
+                let (text, indices) = watched(&text, count + 1).unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert!(indices > 0, "{name} has no index");
+                let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(&name),
+                    source: wgpu::ShaderSource::Wgsl(text.into()),
+                });
+                let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(&name),
+                    layout: None,
+                    module: &module,
+                    entry_point: Some("main"),
+                    compilation_options: Default::default(),
+                    cache: None,
+                });
+                self.pipelines.insert(name.clone(), pipeline);
+            }
+            let pipeline = &self.pipelines[&name];
+            let params = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: dispatch.params.len() as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            self.queue.write_buffer(&params, 0, &dispatch.params);
+            let of = |arg: &Arg| match *arg {
+                Arg::Tensor(n) => &buffers[n],
+                Arg::Scratch(n) => &scratch[n],
+            };
+            let entries: Vec<_> = dispatch
+                .args
+                .iter()
+                .map(of)
+                .chain([&params, &self.outside])
+                .enumerate()
+                .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: binding as u32, resource: buffer.as_entire_binding() })
+                .collect();
+            let layout = pipeline.get_bind_group_layout(0);
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+            names.push(name);
+        }
+        encoder.copy_buffer_to_buffer(&self.outside, 0, &self.readback, 0, 4);
+        self.queue.submit([encoder.finish()]);
+        // What wgpu refuses did not run.
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            panic!("{what}: {error}");
+        }
+        self.readback.slice(..).map_async(wgpu::MapMode::Read, |result| result.expect("it can be mapped"));
+        self.device.poll(wgpu::PollType::wait_indefinitely()).expect("a device that works");
+        let outside = self.readback.slice(..).get_mapped_range().expect("it was mapped")[0] != 0;
+        self.readback.unmap();
+        if outside {
+            self.failed.push(format!("{what}: {}", names.join(", ")));
+        }
+        for name in names {
+            *self.seen.entry(name).or_insert(0) += 1;
+        }
+    }
+}
+
+fn dense(dims: &[usize]) -> Layout {
+    Layout::contiguous(dims).expect("a small shape")
+}
+
+/// Where a tensor of some dims may lie: dense; dense at an odd offset; rows with a gap that keeps eights whole; a transpose; one element
+/// for all.
+fn places(dims: &[usize]) -> Vec<Layout> {
+    let rank = dims.len();
+    let last = rank - 1;
+    let mut wide = dims.to_vec();
+    wide[last] = dims[last].next_multiple_of(8) + 8;
+    let mut tall = dims.to_vec();
+    tall[0] += 3;
+    let odd = dense(&tall).narrow(0, 3, dims[0]).expect("a window");
+    let mut all = vec![dense(dims), odd, dense(&wide).narrow(last, 8, dims[last]).expect("a window")];
+    if rank > 1 {
+        let mut turned = dims.to_vec();
+        turned.swap(last - 1, last);
+        all.push(dense(&turned).transpose(last - 1, last).expect("two axes"));
+    }
+    all
+}
+
+/// The tunes of a kernel, as pins, and none.
+fn pins(name: &str) -> Vec<Option<Pin>> {
+    let kernel = *ops::kernels().iter().find(|kernel| kernel.name == name).expect("a kernel");
+    let tunes = kernel.tunes.iter().map(|tune| Some(Pin { kernel, tune: Some(tune) }));
+    tunes.chain([None]).collect()
+}
+
+const LENGTHS: [usize; 9] = [1, 5, 8, 9, 63, 65, 257, 2047, 2056];
+
+fn elementwise(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for len in LENGTHS {
+        for dims in [vec![len], vec![3, len], vec![len, 3]] {
+            let places = places(&dims);
+            let row = dense(&[dims[dims.len() - 1]]).broadcast_to(&dims).expect("a row");
+            let one = dense(&[1]).broadcast_to(&dims).expect("one element");
+            for (i, &x) in places.iter().enumerate() {
+                let (out, other) = (places[(i + 1) % places.len()], [places[(i + 2) % places.len()], row, one][i % 3]);
+                for (at, out) in [dense(&dims), out].into_iter().enumerate() {
+                    let what = format!("{dims:?} place {i} out {at}");
+                    for dtypes in [[F32; 3], [F16; 3], [BF16; 3], [F32, F16, F16], [F32, F32, BF16], [I32; 3], [U8; 3], [F16, F32, BF16]] {
+                        let function = if dtypes[0] == U8 { binary::Function::Max } else { binary::Function::Add };
+                        let problem = binary::Problem { function, in_place: false, dtypes, out, lhs: x, rhs: other };
+                        let plan = binary::gpu::plan(&caps, None, &problem);
+                        watch.run(
+                            &format!("binary {dtypes:?} {what}"),
+                            plan,
+                            &[(&out, dtypes[0]), (&x, dtypes[1]), (&other, dtypes[2])],
+                            None,
+                        );
+                        if dtypes[0] == dtypes[1] {
+                            let problem = binary::Problem { in_place: true, lhs: out, ..problem };
+                            let plan = binary::gpu::plan(&caps, None, &problem);
+                            watch.run(&format!("binary in place {dtypes:?} {what}"), plan, &[(&out, dtypes[0]), (&other, dtypes[2])], None);
+                        }
+                        if let [_, F32 | F16 | BF16, F32 | F16 | BF16] = dtypes {
+                            let problem = compare::Problem {
+                                function: compare::Function::Lt,
+                                dtypes: [dtypes[1], dtypes[2]],
+                                out,
+                                lhs: x,
+                                rhs: other,
+                            };
+                            let plan = compare::gpu::plan(&caps, None, &problem);
+                            watch.run(
+                                &format!("compare {dtypes:?} {what}"),
+                                plan,
+                                &[(&out, Bool), (&x, dtypes[1]), (&other, dtypes[2])],
+                                None,
+                            );
+                        }
+                    }
+                    for [to, from] in [[F32, F32], [F16, F16], [BF16, F32], [F32, BF16], [F16, BF16], [I32, I32]] {
+                        let function = if to == I32 { unary::Function::Abs } else { unary::Function::Relu };
+                        let problem = unary::Problem { function, bounds: [0.0; 2], in_place: false, dtypes: [to, from], out, x };
+                        watch.run(
+                            &format!("unary {to} {from} {what}"),
+                            unary::gpu::plan(&caps, None, &problem),
+                            &[(&out, to), (&x, from)],
+                            None,
+                        );
+                        if to == from {
+                            let problem = unary::Problem { in_place: true, x: out, ..problem };
+                            watch.run(&format!("unary in place {to} {what}"), unary::gpu::plan(&caps, None, &problem), &[(&out, to)], None);
+                        }
+                    }
+                    for [to, from] in [[F32, F16], [F16, F32], [BF16, U8], [U8, F32], [Bool, I32], [U32, Bool], [I32, F32], [F16, BF16]] {
+                        let problem = cast::Problem { out_dtype: to, x_dtype: from, out, x };
+                        watch.run(&format!("cast {to} {from} {what}"), cast::gpu::plan(&caps, &problem), &[(&out, to), (&x, from)], None);
+                    }
+                    for dtype in [F32, F16, U8] {
+                        let problem = copy::Problem { dtype, out, x };
+                        watch.run(&format!("copy {dtype} {what}"), copy::gpu::plan(&caps, &problem), &[(&out, dtype), (&x, dtype)], None);
+                        let problem = where_cond::Problem { dtype, out, cond: other, on_true: x, on_false: row };
+                        let tensors = [(&out, dtype), (&other, Bool), (&x, dtype), (&row, dtype)];
+                        watch.run(&format!("where_cond {dtype} {what}"), where_cond::gpu::plan(&caps, None, &problem), &tensors, None);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn reductions(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for (name, function, types) in [
+        ("reduce", reduce::Function::Sum, [[F32, F32], [F16, F16], [F32, BF16], [BF16, BF16]]),
+        ("reduce_arg", reduce::Function::ArgMax, [[U32, F32], [U32, F16], [U32, U8], [U32, I32]]),
+    ] {
+        for pin in pins(name) {
+            for len in LENGTHS.into_iter().chain([511, 513, 16_385, 20_000, 70_001]) {
+                for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![len], 0), (vec![2, len, 5], 1)] {
+                    if len > 3000 && dims.len() == 3 {
+                        continue;
+                    }
+                    for (i, &x) in places(&dims).iter().enumerate() {
+                        let mut kept = dims.clone();
+                        kept[axis] = 1;
+                        let mut reduced = [false; gristmill::MAX_RANK];
+                        reduced[axis] = true;
+                        let out = places(&kept)[i % 2];
+                        let dtypes = types[i % 4];
+                        let problem = reduce::Problem { function, dtypes, reduced, out, x };
+                        let plan = reduce::gpu::plan(&caps, pin, &problem);
+                        watch.run(
+                            &format!("{name} {dtypes:?} {dims:?} axis {axis} place {i} {pin:?}"),
+                            plan,
+                            &[(&out, dtypes[0]), (&x, dtypes[1])],
+                            None,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn rows(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for pin in pins("softmax") {
+        for len in LENGTHS {
+            for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![2, 2, len], 2)] {
+                let places = places(&dims);
+                for (i, &x) in places.iter().enumerate() {
+                    let out = places[(i + 1) % places.len()];
+                    let mask = [None, Some(places[(i + 2) % places.len()]), dense(&[dims[dims.len() - 1]]).broadcast_to(&dims)][i % 3];
+                    for dtypes in [[F32; 3], [F16; 3], [BF16, F32, F32]] {
+                        let problem = softmax::Problem { dtypes, log: i % 2 == 1, axis, scale: 1.0, out, x, mask };
+                        let mut tensors = vec![(&out, dtypes[0]), (&x, dtypes[1])];
+                        tensors.extend(mask.as_ref().map(|mask| (mask, dtypes[2])));
+                        watch.run(
+                            &format!("softmax {dtypes:?} {dims:?} axis {axis} place {i} {pin:?}"),
+                            softmax::gpu::plan(&caps, pin, &problem),
+                            &tensors,
+                            None,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn products(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for pin in pins("matmul") {
+        for [m, n, k] in [
+            [1, 1, 1],
+            [1, 8, 8],
+            [7, 9, 5],
+            [8, 16, 8],
+            [31, 33, 17],
+            [32, 64, 32],
+            [33, 65, 31],
+            [64, 64, 64],
+            [65, 72, 40],
+            [1, 130, 129],
+            [129, 1, 33],
+            [70, 136, 72],
+        ] {
+            let (lhs, rhs, out) = (places(&[2, m, k]), places(&[2, k, n]), places(&[2, m, n]));
+            for i in 0..4 {
+                let (out, lhs, rhs) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
+                for dtypes in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]] {
+                    for batch_invariant in [false, true] {
+                        let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs };
+                        let tensors = [(&out, dtypes[0]), (&lhs, dtypes[1]), (&rhs, dtypes[2])];
+                        watch.run(
+                            &format!("matmul {dtypes:?} {m} {n} {k} place {i} {pin:?}"),
+                            matmul::gpu::plan(&caps, pin, &problem),
+                            &tensors,
+                            None,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attentions(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for (v_dim, head_dim) in [(1, 1), (8, 16), (30, 24), (72, 40), (200, 33), (256, 128)] {
+        for (seq_q, seq_k) in [(1, 1), (5, 7), (33, 65), (64, 40)] {
+            let (q, k) = (places(&[2, 4, seq_q, head_dim]), places(&[2, 2, seq_k, head_dim]));
+            let (v, out, scores) = (places(&[2, 2, seq_k, v_dim]), places(&[2, 4, seq_q, v_dim]), places(&[2, 4, seq_q, seq_k]));
+            for i in 0..4 {
+                let (out, q, k, v) = (out[(i + i / 2) % 4], q[i], k[i], v[i]);
+                let mask = (i % 2 == 0).then_some(scores[i]);
+                let bias = (i > 0).then_some(scores[(i + 1) % 4]);
+                for dtypes in [[F32; 5], [F16; 5], [F32, F32, BF16, BF16, F32]] {
+                    let problem = attention::Problem {
+                        dtypes,
+                        batch_invariant: false,
+                        out,
+                        q,
+                        k,
+                        v,
+                        mask,
+                        bias,
+                        causal_limit: [seq_k as i64, 1, seq_k as i64 - seq_q as i64 + 1][i % 3],
+                        scale: 0.1,
+                    };
+                    let mut tensors = vec![(&out, dtypes[0]), (&q, dtypes[1]), (&k, dtypes[2]), (&v, dtypes[3])];
+                    tensors.extend(mask.as_ref().map(|mask| (mask, Bool)));
+                    tensors.extend(bias.as_ref().map(|bias| (bias, dtypes[4])));
+                    let what = format!("attention {dtypes:?} {seq_q} {seq_k} {head_dim} {v_dim} place {i}");
+                    watch.run(&what, attention::gpu::plan(&caps, None, &problem), &tensors, None);
+                }
+            }
+        }
+    }
+}
+
+/// Also of rows that are not there.
+fn gathers(watch: &mut Watch) {
+    let caps = watch.caps.clone();
+    for (rows, width) in [(1, 1), (5, 7), (9, 8), (3, 64), (70, 33), (257, 3)] {
+        for count in [1usize, 4, 65, 300] {
+            for (axis, dims, made) in [(0, [rows, width], [count, width]), (1, [width, rows], [width, count])] {
+                let indices = dense(&[count]);
+                let ids: Vec<u32> = (0..count as u32).map(|i| if i % 5 == 4 { u32::MAX - i } else { i * 7 % (rows as u32 + 1) }).collect();
+                for (i, &x) in places(&dims).iter().enumerate() {
+                    let out = places(&made)[i % 3];
+                    for dtype in [F32, F16, U8] {
+                        let problem = gather::Problem { dtype, indices_dtype: U32, axis, out, x, indices };
+                        let tensors = [(&out, dtype), (&x, dtype), (&indices, U32)];
+                        let what = format!("gather {dtype} {dims:?} axis {axis} {count} place {i}");
+                        watch.run(&what, gather::gpu::plan(&caps, None, &problem), &tensors, Some((2, bytemuck::cast_slice(&ids))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_index_stays_inside() {
+    let adapters = Device::adapters();
+    let Some(adapter) = adapters.iter().find(|adapter| adapter.backend == Backend::Vulkan) else {
+        assert!(std::env::var("GRISTMILL_REQUIRE_GPU").is_err(), "no Vulkan adapter on this machine");
+        return;
+    };
+    let options = GpuOptions { adapter: Some(adapter.clone()), software: true, ..GpuOptions::default() };
+    let mut watch = Watch::new(&Device::gpu(&options).expect("an adapter that is there"));
+    for family in [gathers, elementwise, reductions, rows, products, attentions] {
+        family(&mut watch);
+    }
+    let cases: usize = watch.seen.values().sum();
+    println!("{cases} dispatches of {} kernels and specs", watch.seen.len());
+    let kernels: BTreeSet<&str> = watch.seen.keys().filter_map(|name| name.split('.').next()).collect();
+    let missing: Vec<_> = ops::kernels().iter().filter(|kernel| !kernels.contains(kernel.name)).map(|kernel| kernel.name).collect();
+    assert!(missing.is_empty(), "never run: {missing:?}");
+    assert!(
+        watch.failed.is_empty(),
+        "{} of the cases leave their buffers:\n{}",
+        watch.failed.len(),
+        watch.failed[..watch.failed.len().min(40)].join("\n")
+    );
+}
+
+/// An index past the end of each kind of thing is seen, one inside is not.
+#[test]
+fn the_watch_bites() {
+    let kernel = |body: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> out: array<u32>;\nvar<workgroup> shared_words: array<u32, 4>;\n\
+             @compute @workgroup_size(1) fn main(@builtin(num_workgroups) n: vec3<u32>) {{\n    var own: array<u32, 4>;\n    \
+             var four = vec4<u32>(0u);\n    {body}\n}}\n"
+        )
+    };
+    for (body, indices) in [
+        ("out[n.x] = 1u;", 1),
+        ("out[0] = own[n.x] + own[(n.y + 1u) * 2u - 1u];", 2),
+        ("shared_words[n.x] = out[own[n.x]];", 3),
+        ("four[n.x] = 2u; out[0] = four.y;", 1),
+        ("out[1] = own[2];", 0),
+    ] {
+        let (text, found) = watched(&kernel(body), 1).expect("WGSL");
+        assert_eq!(found, indices, "{body}");
+        assert!(naga::front::wgsl::parse_str(&text).is_ok(), "{text}");
+    }
+}
