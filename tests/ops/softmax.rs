@@ -162,6 +162,7 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
                 (&[5, 2056], 1, None),
                 (&[5, 6], 1, Some(&[5, 6])),
                 (&[3, 37], 1, None),
+                (&[3, 42], 1, None),
                 (&[2, 9, 8], 1, Some(&[9, 1])),
             ] {
                 for log in [false, true] {
