@@ -632,7 +632,13 @@ impl Gpu {
     /// `size` bytes of a buffer from byte `first` on, once all work recorded before is done.
     async fn read_from(self: &Arc<Self>, op: &'static str, from: Option<(&wgpu::Buffer, u64)>, size: u64, wait: Wait) -> Result<Vec<u8>> {
         let (staging, mapped, proof) = self.start_read(op, from, size)?;
-        self.settle(op, mapped, wait).await?;
+        if let Err(error) = self.settle(op, mapped, wait).await {
+            // A mapping fails where its buffer is dropped, and ours is here: or where the device is lost.
+            if !error.is_loss() {
+                self.health.lose(error.to_string());
+            }
+            return Err(self.check(op).err().unwrap_or(error));
+        }
         self.finish_read(op, staging, size, proof)
     }
 
@@ -658,13 +664,12 @@ impl Gpu {
         let proof = self.submission(op, |stream| stream.read(&self.device, &self.queue, from, &staging.buffer, size))?;
         let mapped = Signal::default();
         let notify = mapped.clone();
-        let (label, health) = (self.label.clone(), self.health.clone());
+        let label = self.label.clone();
         self.guarded(op, "a readback", size, || {
             staging.buffer.slice(..whole).map_async(wgpu::MapMode::Read, move |result| {
                 notify.set(result.map_err(|error| {
-                    // Nobody but a lost device refuses a buffer of ours.
-                    health.lose(format!("a readback: {error}"));
-                    Error::Lost { op, device: label, reason: lock(&health.lost).clone().unwrap_or_default() }
+                    let kernel = "a readback".into();
+                    Error::Rejected { op, device: label, kernel, message: error.to_string() }
                 }));
                 // Else whoever drives does: this may run inside a submission, under the stream's lock.
                 if cfg!(target_arch = "wasm32") {

@@ -17,7 +17,9 @@ use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads,
 const OP: &str = "attention";
 
 pub fn all() -> Vec<Trial> {
-    let mut all = trials(OP, "large_grid", large_grid);
+    let mut all = trials(OP, "corners", corners);
+    all.extend(trials(OP, "layouts", layouts));
+    all.extend(trials(OP, "large_grid", large_grid));
     all.extend(trials(OP, "masks", masks));
     all.extend(trials(OP, "blocks", blocks));
     all.extend(trials(OP, "types", types));
@@ -222,6 +224,77 @@ fn plain(device: &Device, shape: &Shape, inputs: &[Host]) -> Result<Vec<f64>, St
         ops::matmul(&ops::softmax(&scores, -1, &options)?, &v)?.to_vec::<f32>()
     };
     Ok(run().map_err(|error| format!("plain attention: {error}"))?.into_iter().map(f64::from).collect())
+}
+
+/// One small case for each part of the kernel that few shapes reach: 16-bit pairs by the scalar path, every size of the output registers in both
+/// widths, more queries than keys.
+fn corners(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    if level == Level::Smoke {
+        return Ok(());
+    }
+    let mut random = Random::new(12);
+    let base = Shape { batch: 2, heads: 4, kv_heads: 2, seq_q: 5, seq_k: 7, head_dim: 24, ..Shape::default() };
+    for shape in [
+        Shape { dtypes: [F16; 4], v_dim: 10, ..base.clone() },
+        Shape { dtypes: [BF16; 4], v_dim: 44, seq_q: 33, ..base.clone() },
+        Shape { v_dim: 64, head_dim: 16, seq_q: 33, seq_k: 7, ..base.clone() },
+        Shape { v_dim: 120, seq_k: 40, ..base.clone() },
+        Shape { v_dim: 250, seq_k: 40, ..base.clone() },
+        Shape { v_dim: 256, ..base.clone() },
+        Shape { dtypes: [F16; 4], v_dim: 126, ..base.clone() },
+    ] {
+        check(OP, &subject.name, device, &case(&mut random, shape), true)?;
+    }
+    // The lowest finite bias masks nothing: where it is all that a row has, v is averaged, however the rest of the scores is absorbed.
+    let run = || -> gristmill::Result<Vec<f32>> {
+        let (q, k) =
+            (Tensor::rand_normal(device, &[1, 1, 3, 16], 0.0, 1.0, 1)?, Tensor::rand_normal(device, &[1, 1, 40, 16], 0.0, 1.0, 2)?);
+        let (v, bias) = (Tensor::full(device, 1.0f32, &[1, 1, 40, 16])?, Tensor::full(device, f32::MIN, &[3, 40])?);
+        ops::attention(&q, &k, &v, &Attention { bias: Some(&bias), ..Attention::default() })?.to_vec()
+    };
+    let ones = run().map_err(|e| e.to_string())?;
+    if ones.iter().all(|v| (v - 1.0).abs() < 1e-5) { Ok(()) } else { Err(format!("averages of ones on {}: {ones:?}", subject.name)) }
+}
+
+/// Heads and rows in either order, each operand's strides its own: the same bits as from dense ones. A mask of odd bytes beside zeros too.
+fn layouts(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
+    let run = |dtype: DType, head_dim: usize| -> gristmill::Result<bool> {
+        let made = |heads: usize, seq: usize, gap: usize, seed: u64| -> gristmill::Result<Tensor> {
+            let all = Tensor::rand_normal(device, &[2, seq, heads + gap, head_dim], 0.0, 1.0, seed)?;
+            ops::cast(&all, dtype)?.narrow(2, gap..heads + gap)?.permute(&[0, 2, 1, 3])
+        };
+        let (q, k, v) = (made(4, 9, 0, 1)?, made(2, 11, 1, 2)?, made(2, 11, 3, 3)?);
+        let options = Attention { causal: Causal::BottomRight, ..Attention::default() };
+        let dense = ops::attention(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?, &options)?;
+        let mut out = Tensor::zeros(device, dtype, &[2, 9, 7, head_dim])?.narrow(2, 2..6)?.permute(&[0, 2, 1, 3])?;
+        ops::attention_into(&mut out, &q, &k, &v, &options)?;
+        let bits = |t: &Tensor| -> gristmill::Result<Vec<f32>> { ops::cast(t, F32)?.to_vec() };
+        Ok(bits(&out)? == bits(&dense)? && bits(&ops::attention(&q, &k, &v, &options)?)? == bits(&dense)?)
+    };
+    for (dtype, head_dim) in [(F32, 16), (F32, 7), (F16, 24), (BF16, 10)] {
+        if !run(dtype, head_dim).map_err(|e| e.to_string())? {
+            return Err(format!("{dtype} heads of {head_dim} on {}: strides change the result", subject.name));
+        }
+    }
+    #[cfg(feature = "npy")]
+    {
+        let bytes: Vec<u8> = (0..35).map(|i| [0x80, 0, 0, 0x80, 0x40, 0, 1][i * 3 % 7]).collect();
+        let plain: Vec<bool> = bytes.iter().map(|&byte| byte != 0).collect();
+        let odd = Host::bool_bytes(device, &bytes)?;
+        let run = || -> gristmill::Result<_> {
+            let (q, k) =
+                (Tensor::rand_normal(device, &[1, 1, 5, 8], 0.0, 1.0, 4)?, Tensor::rand_normal(device, &[1, 1, 7, 8], 0.0, 1.0, 5)?);
+            let with = |mask: Tensor| -> gristmill::Result<Vec<f32>> {
+                ops::attention(&q, &k, &k, &Attention { mask: Some(&mask.reshape(&[5, 7])?), ..Attention::default() })?.to_vec()
+            };
+            Ok((with(odd)?, with(Tensor::from_slice(device, &plain, &[35])?)?))
+        };
+        let (odd, plain) = run().map_err(|e| e.to_string())?;
+        if odd != plain {
+            return Err(format!("a mask of odd bytes on {}: {odd:?}, not {plain:?}", subject.name));
+        }
+    }
+    Ok(())
 }
 
 /// Every combination of types, in columns for both widths, for pairs, and for neither: through one tune each, the full matrix through all
