@@ -133,7 +133,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// As `to_vec`.
+    /// As `to_vec`; [`Error::Argument`](crate::Error::Argument) for a tensor whose buffer the caller has too (`from_buffer`, `buffer`, `record`).
     pub fn keep_host_copy(&self) -> Result<()> {
         block_on(self.keep(Wait::Here))
     }

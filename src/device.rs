@@ -179,8 +179,9 @@ impl Device {
     /// and what the caller submits run in the order of submission. The adapter may be gone; limits and features are the device's.
     ///
     /// The caller's error and loss handlers stay as they are. gristmill's own errors never reach them (they are caught in error scopes), and a
-    /// loss is found when a call waits: from then on every call says so. Of `options`, `deadline` and `memory_budget` count; the others
-    /// choose a device, and this one is chosen. Buffers come and go by [`Tensor::from_buffer`](crate::Tensor::from_buffer) and
+    /// loss is found when a call waits: from then on every call says so. wgpu runs the caller's callbacks inside whatever submits or polls, calls of
+    /// gristmill's too: a callback must not call gristmill, or it waits for itself. Of `options`, `deadline`, `memory_budget`, `throughput` and
+    /// `checks` count; the others choose a device, and this one is chosen. Buffers come and go by [`Tensor::from_buffer`](crate::Tensor::from_buffer) and
     /// [`Tensor::buffer`](crate::Tensor::buffer), encoders by [`record`](Self::record). See `examples/embed_in_wgpu_app.rs`.
     ///
     /// # Errors
@@ -195,7 +196,8 @@ impl Device {
     ///
     /// Params, scratch buffers and tensors that `work` drops stay valid until the encoder is submitted or dropped; none of these buffers is
     /// used again by gristmill. Until the encoder is submitted, the tensors that `work` wrote hold anything: read them, and use them in ops
-    /// outside, after that. Other threads are not concerned.
+    /// outside, after that. Other threads are not concerned,
+    /// but where this is a rayon worker: while CPU ops inside `work` wait for others it may run jobs of theirs, whose ops are then recorded too.
     ///
     /// ```
     /// use gristmill::{Device, Tensor, gpu::{GpuOptions, wgpu}, ops};

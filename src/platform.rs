@@ -24,6 +24,27 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
+/// A wgpu instance.
+#[cfg(feature = "gpu")]
+pub(crate) fn instance(backends: wgpu::Backends) -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+/// The process' own: a buffer of one instance means another in the next, and wgpu tells devices of one instance apart alone.
+#[cfg(feature = "gpu")]
+pub(crate) fn shared_instance(backends: wgpu::Backends) -> wgpu::Instance {
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        static SHARED: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+        SHARED.get_or_init(|| instance(backends)).clone()
+    }
+    #[cfg(target_arch = "wasm32")]
+    instance(backends)
+}
+
 /// Whether wgpu answers error scopes at once. A browser answers later: there errors go through the uncaptured handler.
 #[cfg(feature = "gpu")]
 pub(crate) const SCOPES_ANSWER: bool = cfg!(not(target_arch = "wasm32"));

@@ -321,7 +321,8 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Argument`] if the device is the CPU, or the buffer is too small, of a size that is no multiple of 16 (kernels read 16 bytes at
-    /// once) or without the usages `STORAGE` and `COPY_SRC`; [`Error::Rejected`] if it is of another device or destroyed; [`Error::TooLarge`], [`Error::Lost`].
+    /// once) or without the usages `STORAGE` and `COPY_SRC`; [`Error::Rejected`] if it is of another device or destroyed (of another `wgpu::Instance`'s device wgpu cannot tell: do not);
+    /// [`Error::TooLarge`], [`Error::Lost`].
     #[cfg(feature = "gpu")]
     pub fn from_buffer(device: &Device, buffer: crate::gpu::wgpu::Buffer, dtype: DType, shape: &[usize]) -> Result<Self> {
         use crate::gpu::wgpu::BufferUsages;
@@ -405,6 +406,11 @@ impl Tensor {
 
     /// Whether both lie in one storage, so that a write to one may show in the other.
     pub fn shares_storage(&self, other: &Tensor) -> bool {
+        #[cfg(feature = "gpu")]
+        if let (StorageData::Gpu(own), StorageData::Gpu(others)) = (&self.storage.data, &other.storage.data) {
+            // Two tensors may be of one buffer of the caller's.
+            return own.buffer == others.buffer;
+        }
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
@@ -625,7 +631,9 @@ impl Tensor {
     #[cfg(feature = "gpu")]
     fn kept(&self, op: &'static str, start: u64, len: u64) -> Result<Option<Vec<u8>>> {
         let host = self.storage.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let Some(copy) = host.filter(|copy| copy.writes == self.writes()) else { return Ok(None) };
+        // The caller's writes are not counted.
+        let shared = self.gpu_buffer().is_some_and(GpuBuffer::is_retired);
+        let Some(copy) = host.filter(|copy| copy.writes == self.writes() && !shared) else { return Ok(None) };
         let range = start.checked_sub(copy.start).map(|first| first as usize..(first + len) as usize);
         let Some(part) = range.and_then(|range| copy.bytes.get(range)) else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -637,10 +645,18 @@ impl Tensor {
     pub(crate) async fn keep(&self, wait: Wait) -> Result<()> {
         #[cfg(feature = "gpu")]
         if let (StorageData::Gpu(buffer), Kind::Gpu(gpu), false) = (&self.storage.data, self.device.kind(), self.is_empty()) {
+            let op = "Tensor::keep_host_copy";
+            if buffer.is_retired() {
+                let problem = "shares its buffer with work of the caller's, whose writes are not seen".into();
+                return Err(Error::Argument { op, argument: "the tensor", problem, help: "keep a copy of it: `ops::copy` first" });
+            }
             let (start, len) = self.reach();
+            if self.kept(op, start, len)?.is_some() {
+                return Ok(());
+            }
             // What is written while this reads makes the copy stale, not wrong.
             let writes = self.writes();
-            let bytes = Arc::new(gpu.read("Tensor::keep_host_copy", buffer, start, len, wait).await?);
+            let bytes = Arc::new(gpu.read(op, buffer, start, len, wait).await?);
             *self.storage.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(HostCopy { bytes, start, writes });
         }
         let _ = wait;

@@ -80,6 +80,13 @@ pub struct Throughput {
     pub bytes: u64,
 }
 
+impl Throughput {
+    /// No less than any device does: less would cut calls to dust.
+    pub(crate) fn sensible(self) -> Self {
+        Throughput { flops: self.flops.max(1_000_000), bytes: self.bytes.max(100_000) }
+    }
+}
+
 /// What a device can do. Plain data: kernels are chosen from this and the problem alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

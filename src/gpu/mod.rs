@@ -24,7 +24,7 @@ pub use wgpu;
 
 use crate::error::{Error, Result};
 use crate::platform::{self, Wait};
-use pipelines::Pipelines;
+use pipelines::{Pipeline, Pipelines};
 use pool::{Lease, Pool, Role};
 use stream::{Proof, Stream};
 
@@ -176,18 +176,22 @@ fn scoped<T>(device: &wgpu::Device, calls: impl FnOnce() -> T) -> (Result<T, Str
 
 /// Every adapter, or those of one API, best first.
 async fn enumerate(backend: Option<Backend>) -> Vec<(AdapterInfo, wgpu::Adapter)> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = match backend {
-        None => wgpu::Backends::PRIMARY | wgpu::Backends::SECONDARY,
-        Some(Backend::Vulkan) => wgpu::Backends::VULKAN,
-        Some(Backend::Metal) => wgpu::Backends::METAL,
-        Some(Backend::Dx12) => wgpu::Backends::DX12,
-        Some(Backend::Gl) => wgpu::Backends::GL,
-        Some(Backend::WebGpu) => wgpu::Backends::BROWSER_WEBGPU,
+    let (shared, own) = match backend {
+        None => (wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY),
+        Some(Backend::Vulkan) => (wgpu::Backends::VULKAN, wgpu::Backends::empty()),
+        Some(Backend::Metal) => (wgpu::Backends::METAL, wgpu::Backends::empty()),
+        Some(Backend::Dx12) => (wgpu::Backends::DX12, wgpu::Backends::empty()),
+        Some(Backend::WebGpu) => (wgpu::Backends::BROWSER_WEBGPU, wgpu::Backends::empty()),
+        Some(Backend::Gl) => (wgpu::Backends::empty(), wgpu::Backends::GL),
     };
-    descriptor.flags = wgpu::InstanceFlags::empty();
-    let instance = wgpu::Instance::new(descriptor);
-    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let mut adapters = Vec::new();
+    if !shared.is_empty() {
+        adapters.extend(platform::shared_instance(wgpu::Backends::PRIMARY).enumerate_adapters(shared).await);
+    }
+    if !own.is_empty() {
+        // Devices of one instance share a GL context, and with it the lock.
+        adapters.extend(platform::instance(own).enumerate_adapters(own).await);
+    }
     let mut found: Vec<_> = adapters
         .into_iter()
         .filter(|a| {
@@ -370,7 +374,7 @@ impl Gpu {
             buffer_bytes: limits.max_buffer_size,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((given.subgroup_min_size, given.subgroup_max_size)),
-            throughput: options.throughput.unwrap_or(info.kind.throughput()),
+            throughput: options.throughput.unwrap_or(info.kind.throughput()).sensible(),
         };
         let label = format!("{}:{}", info.backend, info.name);
         let queue = Queue { queue: Some(queue), health: health.clone() };
@@ -404,12 +408,18 @@ impl Gpu {
 
     /// Fails if the device is known to be gone, or if an error arrived that no call has reported yet.
     fn check(&self, op: &'static str) -> Result<()> {
-        if let Some(reason) = lock(&self.health.lost).clone() {
-            return Err(Error::Lost { op, device: self.label.clone(), reason });
-        }
+        self.check_lost(op)?;
         match lock(&self.health.uncaptured).take() {
             None => Ok(()),
             Some(message) => Err(self.rejected(op, "an earlier command", message)),
+        }
+    }
+
+    /// Fails if the device is known to be gone.
+    fn check_lost(&self, op: &'static str) -> Result<()> {
+        match lock(&self.health.lost).clone() {
+            Some(reason) => Err(Error::Lost { op, device: self.label.clone(), reason }),
+            None => Ok(()),
         }
     }
 
@@ -420,6 +430,11 @@ impl Gpu {
     /// Runs wgpu calls and turns whatever they raise (an error in a scope, a panic) into our error. `bytes` is what they allocate.
     fn guarded<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         self.check(op)?;
+        self.caught(op, what, bytes, calls)
+    }
+
+    /// The same whatever earlier commands came to.
+    fn caught<T>(&self, op: &'static str, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         let _turn = self.take_turn();
         let (result, error) = scoped(&self.device, calls);
         if let Err(panic) = &result {
@@ -429,7 +444,7 @@ impl Gpu {
             self.probe();
         }
         // A loss reaches no scope, or as what led to it; and what was made of a lost device is nothing.
-        self.check(op)?;
+        self.check_lost(op)?;
         match (result, error) {
             (Ok(value), None) => Ok(value),
             (_, Some(wgpu::Error::OutOfMemory { .. })) => Err(Error::OutOfMemory { op, bytes, device: self.label.clone() }),
@@ -459,6 +474,9 @@ impl Gpu {
     pub(crate) fn buffer(&self, op: &'static str, bytes: u64, fill: Fill) -> Result<GpuBuffer> {
         // What is uploaded stays for long, most often; what ops make comes and goes.
         let new = self.allocate(op, Role::Storage, bytes, matches!(fill, Fill::Data(_)))?;
+        if lock(&self.stream).is_lent() {
+            new.retire();
+        }
         match fill {
             Fill::Unwritten => {}
             // wgpu zeroes what is new.
@@ -483,9 +501,6 @@ impl Gpu {
                 written.map_err(|error| self.refused(op, "an upload", error.to_string()))?;
                 self.submitting(op, "an upload", size, |stream| stream.fill(&self.device, &self.queue, &new.buffer, &staging))?;
             }
-        }
-        if lock(&self.stream).is_lent() {
-            new.retire();
         }
         Ok(new)
     }
@@ -516,6 +531,7 @@ impl Gpu {
         if size > self.caps.buffer_bytes {
             return Err(too_large(size));
         }
+        self.forget_retired(op)?;
         let attempt = |exact: bool| {
             let mut room = match self.pool.lease(role, size, exact) {
                 Lease::Recycled(buffer) => return Ok(buffer),
@@ -541,11 +557,17 @@ impl Gpu {
         })
     }
 
+    /// Bind groups would keep buffers that were dropped and are not to be used again.
+    fn forget_retired(&self, op: &'static str) -> Result<()> {
+        let retired = self.pool.retired();
+        if retired.is_empty() { Ok(()) } else { self.guarded(op, "freeing", 0, || lock(&self.stream).forget(retired)) }
+    }
+
     /// Submits what is recorded and lets go of every buffer that nobody uses.
     pub(crate) fn trim(&self, op: &'static str) -> Result<()> {
         self.flush(op)?;
         lock(&self.stream).forget_all();
-        let freed = self.pool.drain();
+        let freed = (self.pool.drain(), self.pool.retired());
         self.guarded(op, "freeing", 0, || {
             drop(freed);
             // wgpu frees what finished work used when it is polled.
@@ -561,7 +583,8 @@ impl Gpu {
     /// Records with the stream, which may have to submit for it.
     fn submitting(&self, op: &'static str, what: &str, bytes: u64, record: impl FnOnce(&mut Stream)) -> Result<()> {
         let mut flushed = false;
-        let recorded = self.guarded(op, what, bytes, || {
+        self.check(op)?;
+        let recorded = self.caught(op, what, bytes, || {
             let mut stream = lock(&self.stream);
             let before = stream.submissions();
             record(&mut stream);
@@ -573,10 +596,29 @@ impl Gpu {
             // What a failed submission held is lost, other callers' work too.
             if flushed {
                 self.health.lose(format!("a submission may have failed: {error}"));
-                self.check(op)?;
+                self.check_lost(op)?;
             }
             Err(error)
         })
+    }
+
+    /// Records and submits a dispatch of a caller's kernel by itself: what is wrong with it may show no sooner than when its encoder is
+    /// closed, and must not spoil others' work.
+    fn apart(&self, op: &'static str, pipeline: &Arc<Pipeline>, dispatch: &Dispatch, buffers: &[&wgpu::Buffer]) -> Result<()> {
+        let refused = self.submission(op, |stream| {
+            stream.flush(&self.queue);
+            match scoped(&self.device, || stream.closed(&self.device, pipeline, dispatch, buffers)) {
+                (Ok(closed), None) => {
+                    stream.send(&self.queue, closed);
+                    None
+                }
+                (result, error) => {
+                    stream.discard();
+                    Some(error.map(|error| error.to_string()).or(result.err()).unwrap_or_default())
+                }
+            }
+        })?;
+        refused.map_or(Ok(()), |message| Err(self.refused(op, dispatch.kernel.name, message)))
     }
 
     /// Records all of a plan; `tensors` are the buffers of the call, `out` first. `own`: whether it is a plan of our kernels
@@ -623,7 +665,17 @@ impl Gpu {
         // Copies go by whole words.
         let first = start / 4 * 4;
         let skip = (start - first) as usize;
-        let mut bytes = self.read_from(op, Some((&from.buffer, first)), (start + len - first).next_multiple_of(4), wait).await?;
+        let end = (start + len).next_multiple_of(4);
+        // In one part, but for what is as large as a buffer may be: the proof needs room.
+        let most = (self.caps.buffer_bytes / 16 * 16).saturating_sub(stream::PROOF_BYTES).max(16);
+        let mut bytes = self.read_from(op, Some((&from.buffer, first)), (end - first).min(most), wait).await?;
+        while first + (bytes.len() as u64) < end {
+            let at = first + bytes.len() as u64;
+            let more = self.read_from(op, Some((&from.buffer, at)), (end - at).min(most), wait).await?;
+            let lacking = |_| Error::OutOfMemory { op, bytes: len, device: "the host".into() };
+            bytes.try_reserve_exact(more.len()).map_err(lacking)?;
+            bytes.extend_from_slice(&more);
+        }
         bytes.truncate(skip + len as usize);
         bytes.drain(..skip);
         Ok(bytes)
@@ -692,7 +744,8 @@ impl Gpu {
             bytes.extend_from_slice(&view[..size]);
         }
         drop(view);
-        staging.buffer.unmap();
+        // Its errors are nobody's but a lost device's.
+        let _ = scoped(&self.device, || staging.buffer.unmap());
         *staging.reusable.get_mut() = true;
         if missing {
             self.health.lose("the driver reported work as done that it did not run to its end: a dispatch may have taken too long".into());
@@ -726,13 +779,19 @@ impl Gpu {
         });
         let result = lent.map(|()| catch_unwind(AssertUnwindSafe(work)));
         // Whatever happened, the encoder is the caller's.
-        let unlent = lock(&self.stream).unlend();
-        let sent = unlent.map(|(own, unsent)| {
-            *encoder = own;
-            self.guarded(op, "params", 0, || unsent.send(&self.queue))
-        });
+        let (unlent, _) = scoped(&self.device, || lock(&self.stream).unlend());
+        let sent = match unlent {
+            Ok(Some((own, unsent))) => {
+                *encoder = own;
+                self.guarded(op, "params", 0, || unsent.send(&self.queue))
+            }
+            Ok(None) => Ok(()),
+            Err(panic) => Err(self.rejected(op, "the end of a pass", panic)),
+        };
+        // What other threads recorded meanwhile may use what `work` was lent from the pool, and must come before it.
+        let sent = sent.and_then(|()| self.flush(op));
         match result? {
-            Ok(result) => sent.unwrap_or(Ok(())).and(result),
+            Ok(result) => sent.and(result),
             // The caller's own.
             Err(panic) => std::panic::resume_unwind(panic),
         }
@@ -750,15 +809,22 @@ impl Gpu {
             },
             count: None,
         };
-        // wgpu tells by its own validation whose a buffer is.
-        self.guarded(op, "a buffer of another device, or one that was destroyed", 0, || {
+        self.check(op)?;
+        self.forget_retired(op)?;
+        // wgpu tells by its own validation whose a buffer is, and panics for some of other instances.
+        let what = "a buffer of another device, or one that was destroyed";
+        let (result, error) = scoped(&self.device, || {
             let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(op), entries: &[entry] });
             let size = std::num::NonZeroU64::new(buffer.size().min(self.caps.binding_bytes));
             let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &buffer, offset: 0, size });
             let entries = [wgpu::BindGroupEntry { binding: 0, resource }];
             let _ = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(op), layout: &layout, entries: &entries });
-        })?;
-        Ok(self.pool.foreign(buffer))
+        });
+        match (result, error) {
+            (Ok(()), None) => Ok(self.pool.foreign(buffer)),
+            (Ok(()), Some(error)) => Err(self.refused(op, what, error.to_string())),
+            (Err(panic), _) => Err(self.refused(op, what, panic)),
+        }
     }
 
     /// A buffer as the caller may use it: whatever was recorded for it is submitted.
@@ -789,10 +855,11 @@ impl Gpu {
     }
 
     fn submission<T>(&self, op: &'static str, submit: impl FnOnce(&mut Stream) -> T) -> Result<T> {
+        self.check(op)?;
         // What a failed submission held is lost, other callers' work too: no later call may take its outputs for results.
-        self.guarded(op, "a submission", 0, || submit(&mut lock(&self.stream))).or_else(|error| {
+        self.caught(op, "a submission", 0, || submit(&mut lock(&self.stream))).or_else(|error| {
             self.health.lose(format!("a submission failed: {error}"));
-            self.check(op).and(Err(error))
+            self.check_lost(op).and(Err(error))
         })
     }
 
@@ -844,6 +911,9 @@ impl Sink for Recorder<'_> {
         let gpu = self.gpu;
         gpu.check(op)?;
         let pipeline = gpu.pipelines.get(gpu, op, dispatch.kernel, dispatch.spec, self.own)?;
+        if !self.own && !lock(&gpu.stream).is_lent() {
+            return gpu.apart(op, &pipeline, dispatch, buffers);
+        }
         gpu.submitting(op, dispatch.kernel.name, 0, |stream| stream.record(&gpu.device, &gpu.queue, &pipeline, dispatch, buffers))
     }
 }
@@ -852,7 +922,7 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         // Work that nobody waited for is still work: `_into` results may be seen through a shared buffer.
         let stream = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = catch_unwind(AssertUnwindSafe(|| stream.flush(&self.queue)));
+        let _ = scoped(&self.device, || stream.flush(&self.queue));
     }
 }
 

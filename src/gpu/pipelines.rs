@@ -38,6 +38,7 @@ fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec, ow
     let text = kernel.compose(spec)?;
     let label = format!("{}.{spec}", kernel.name);
     tracing::debug!(kernel = label, device = gpu.label, "compiling");
+    let params = kernel.params.iter().map(|field| field.offset + field.size).max().unwrap_or(0) as u64;
     let storage = kernel.bindings.iter().map(|binding| wgpu::BufferBindingType::Storage { read_only: binding.access == Access::Read });
     let entries: Vec<_> = storage
         .chain([wgpu::BufferBindingType::Uniform])
@@ -45,7 +46,13 @@ fn compile(gpu: &Gpu, op: &'static str, kernel: &'static Kernel, spec: &Spec, ow
         .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: ty == wgpu::BufferBindingType::Uniform, min_binding_size: None },
+            ty: match ty {
+                // A shader that declares more is refused when it is compiled.
+                wgpu::BufferBindingType::Uniform => {
+                    wgpu::BindingType::Buffer { ty, has_dynamic_offset: true, min_binding_size: std::num::NonZeroU64::new(params) }
+                }
+                _ => wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            },
             count: None,
         })
         .collect();

@@ -66,6 +66,13 @@ impl GpuBuffer {
     }
 }
 
+impl GpuBuffer {
+    /// Whether others than gristmill may use it.
+    pub(crate) fn is_retired(&self) -> bool {
+        !self.reusable.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         let mut state = lock(&self.pool.state);
@@ -77,6 +84,8 @@ impl Drop for GpuBuffer {
             let (since, key) = (state.clock, (self.role, size, self.number));
             state.ages.insert(since, key);
             state.free.insert(key, (self.buffer.clone(), since));
+        } else {
+            state.retired.push(self.buffer.clone());
         }
     }
 }
@@ -95,6 +104,8 @@ struct State {
     free: BTreeMap<Key, (wgpu::Buffer, u64)>,
     /// The same by that time.
     ages: BTreeMap<u64, Key>,
+    /// Dropped, and not to be used again.
+    retired: Vec<wgpu::Buffer>,
     clock: u64,
     memory: Memory,
 }
@@ -208,6 +219,11 @@ impl Pool {
         memory.in_use = memory.in_use.saturating_add(buffer.size());
         memory.peak = memory.peak.max(memory.in_use);
         GpuBuffer { buffer, role: Role::Storage, number: 0, recycled: true, reusable: AtomicBool::new(false), pool: self.clone() }
+    }
+
+    /// What was dropped since and is not to be used again.
+    pub(super) fn retired(&self) -> Vec<wgpu::Buffer> {
+        std::mem::take(&mut lock(&self.state).retired)
     }
 
     /// Everything that is cached.

@@ -333,21 +333,58 @@ impl Stream {
         Proof { submissions: self.submissions }
     }
 
-    /// A driver may kill a submission and report it as done. What ends one early ends it before it leaves its number.
     fn submit(
         &mut self,
         queue: &wgpu::Queue,
         mut encoder: wgpu::CommandEncoder,
         last: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer),
     ) {
-        self.submissions += 1;
-        let number = self.own.carry(&(self.submissions as u32).to_le_bytes(), self.align);
-        encoder.copy_buffer_to_buffer(&self.own.ring, number as u64, &self.proof, 4 * (self.submissions % SLOTS), 4);
+        self.number(&mut encoder);
         last(&mut encoder, &self.proof);
+        self.send(queue, encoder.finish());
+    }
+
+    /// A driver may kill a submission and report it as done. What ends one early ends it before it leaves its number.
+    fn number(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        let next = self.submissions + 1;
+        let number = self.own.carry(&(next as u32).to_le_bytes(), self.align);
+        encoder.copy_buffer_to_buffer(&self.own.ring, number as u64, &self.proof, 4 * (next % SLOTS), 4);
+    }
+
+    /// Submits commands, with the params that have gathered for them.
+    pub(super) fn send(&mut self, queue: &wgpu::Queue, commands: wgpu::CommandBuffer) {
+        self.submissions += 1;
         self.own.write_params(queue);
         self.flops = 0;
         self.bytes = 0;
-        queue.submit([encoder.finish()]);
+        queue.submit([commands]);
+    }
+
+    /// A dispatch in commands of its own, when nothing else has gathered: to be sent or discarded.
+    pub(super) fn closed(
+        &mut self,
+        device: &wgpu::Device,
+        pipeline: &Arc<Pipeline>,
+        dispatch: &Dispatch,
+        buffers: &[&wgpu::Buffer],
+    ) -> wgpu::CommandBuffer {
+        let offset = self.own.carry(&dispatch.params, self.align);
+        let group = self.group(device, pipeline, dispatch, buffers);
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(dispatch.kernel.name) });
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, &group, &[offset as u32]);
+        let [x, y, z] = dispatch.grid;
+        pass.dispatch_workgroups(x, y, z);
+        drop(pass);
+        self.number(&mut encoder);
+        encoder.finish()
+    }
+
+    /// Forgets what [`closed`](Self::closed) left.
+    pub(super) fn discard(&mut self) {
+        self.own.params.clear();
+        self.forget_all();
     }
 }
 

@@ -129,6 +129,11 @@ pub(crate) trait Op {
     fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self>
     where
         Self: Sized;
+    /// What indices of that axis come in, for parts.
+    #[cfg(feature = "gpu")]
+    fn grain(&self, _axis: usize) -> usize {
+        1
+    }
 }
 
 /// A dispatch that runs longer may be killed by the system (after 2 s on Windows), and keeps others waiting.
@@ -147,6 +152,10 @@ pub(crate) fn cut<P: Op>(caps: &Caps, problem: &P, whole: &dyn Fn(&P) -> Result<
     let halves = (0..dims.len()).filter(|&axis| dims[axis] > 1).find_map(|axis| {
         let half = dims[axis] / 2;
         let half = if dims[axis] > 256 { half.next_multiple_of(128) } else { half };
+        let half = half.next_multiple_of(problem.grain(axis));
+        if half >= dims[axis] {
+            return None;
+        }
         Some((problem.part(axis, 0, half)?, problem.part(axis, half, dims[axis] - half)?))
     });
     match halves {
@@ -225,9 +234,9 @@ pub fn dispatch(op: &'static str, plan: &Plan, out: &mut Tensor, inputs: &[&Tens
             let problem = format!("has {args} arguments and {dtypes} dtypes for the {bindings} bindings of {}", kernel.name);
             return Err(refused(problem, "give one of each a binding"));
         }
-        if dispatch.params.len() != bytes || bytes == 0 {
+        if dispatch.params.len() != bytes || bytes == 0 || bytes > MOST_PARAMS {
             let problem = format!("has {} bytes of params for {}, which declares {bytes}", dispatch.params.len(), kernel.name);
-            return Err(refused(problem, "give the bytes of the struct that `params!` declares, of a member at least"));
+            return Err(refused(problem, "give the bytes of the struct that `params!` declares: a member at least, 16 KiB at most"));
         }
         if let Some(over) = dispatch.grid.iter().find(|&&groups| groups > gpu.caps.grid_dimension) {
             return Err(Error::TooLarge {
@@ -261,6 +270,10 @@ pub fn dispatch(op: &'static str, plan: &Plan, out: &mut Tensor, inputs: &[&Tens
     out.count_write();
     Ok(())
 }
+
+/// Bytes of a caller's params: every device can bind so many.
+#[cfg(feature = "gpu")]
+const MOST_PARAMS: usize = 16 << 10;
 
 /// Whether the kernel writes an argument through one of its first bindings.
 #[cfg(feature = "gpu")]

@@ -110,12 +110,14 @@ fn handlers() -> Result<(), String> {
     let (raw, _) = device.wgpu().ok_or("a GPU")?;
     let descriptor = wgpu::BufferDescriptor { label: None, size: 64, usage: wgpu::BufferUsages::MAP_READ, mapped_at_creation: false };
     let useless = Tensor::from_buffer(&device, raw.create_buffer(&descriptor), DType::F32, &[16]);
-    let foreign = open(None)?
+    let (one, other) = (open(None)?, open(None)?);
+    let foreign = one
         .wgpu()
         .ok_or("a GPU")?
         .0
         .create_buffer(&wgpu::BufferDescriptor { usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC, ..descriptor });
-    let foreign = Tensor::from_buffer(&device, foreign, DType::F32, &[16]);
+    let foreign = Tensor::from_buffer(&other, foreign, DType::F32, &[16]);
+    healthy(&other)?;
     if !matches!(useless, Err(Error::Argument { .. })) || !matches!(foreign, Err(Error::Rejected { .. })) {
         return Err(format!("a useless buffer: {useless:?}; one of another device: {foreign:?}"));
     }

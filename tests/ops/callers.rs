@@ -89,6 +89,12 @@ fn buffers(device: &Device, (raw, queue): &Raw) -> gristmill::Result<Result<(), 
     let bytes = Tensor::from_buffer(device, buffer(raw, 16, usage), DType::U8, &[5])?;
     right &= ops::cast(&bytes, DType::F32)?.to_vec::<f32>()? == [0.0; 5];
 
+    // Two tensors of one buffer are one storage.
+    let both = buffer(raw, 64, usage);
+    let (x, mut y) = (Tensor::from_buffer(device, both.clone(), DType::F32, &[16])?, Tensor::from_buffer(device, both, DType::F32, &[16])?);
+    let alias = ops::neg_into(&mut y, &x);
+    let no_copy = x.keep_host_copy();
+
     let x = Tensor::arange::<f32>(device, 0.0, 1.0, 24)?.reshape(&[4, 6])?;
     let (_, range) = x.narrow(0, 1..3)?.buffer()?;
     let gaps = x.narrow(1, 1..3)?.buffer();
@@ -96,6 +102,8 @@ fn buffers(device: &Device, (raw, queue): &Raw) -> gristmill::Result<Result<(), 
         .and(expect(matches!(on_cpu, Err(Error::Argument { .. })), "a buffer for the CPU"))
         .and(expect(matches!(destroyed, Err(Error::Rejected { .. })), format!("a destroyed buffer: {destroyed:?}")))
         .and(expect(right, "values through shared buffers"))
+        .and(expect(matches!(alias, Err(Error::Overlap { .. })), format!("two tensors of one buffer: {alias:?}")))
+        .and(expect(matches!(no_copy, Err(Error::Argument { .. })), format!("a host copy of a shared buffer: {no_copy:?}")))
         .and(expect(range == (24..72), format!("rows 1 and 2 lie at {range:?}")))
         .and(expect(matches!(gaps, Err(Error::Shape { .. })), "a view with gaps")))
 }
@@ -129,6 +137,16 @@ fn recorded(device: &Device, (raw, queue): &Raw) -> gristmill::Result<Result<(),
     for (i, bystander) in bystanders.iter().enumerate() {
         alone &= bystander.to_vec::<f32>()? == [-(i as f32); 1000];
     }
+
+    // Another thread's work that nobody waited for, and whose buffer this one is lent.
+    let (x, mut own) = (Tensor::full(device, 1.0f32, &[1000])?, encoder(raw));
+    device.sync()?;
+    let lent = device.record(&mut own, || {
+        std::thread::scope(|scope| scope.spawn(|| ops::neg(&x).map(drop)).join()).expect("no panic")?;
+        ops::add(&x, &x)
+    })?;
+    queue.submit([own.finish()]);
+    alone &= lent.to_vec::<f32>()? == [2.0; 1000];
 
     // An encoder that never runs.
     let mut never = encoder(raw);
@@ -208,6 +226,38 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     widths: &[Width::Fixed],
 };
 
+/// More than a tensor may hold, which shows when its encoder is closed.
+static GREEDY: Kernel = Kernel {
+    name: "greedy",
+    source: "
+struct Params { len: u32, pad0: u32, pad1: u32, pad2: u32 }
+@group(0) @binding(0) var<storage, read_write> out: array<f32, 100000>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    out[id.x + params.len] = x[id.x];
+}
+",
+    ..TRIPLE
+};
+
+/// Params of more than the host's struct has.
+static LONGER: Kernel = Kernel {
+    name: "longer",
+    source: "
+struct Params { all: array<vec4<u32>, 20> }
+@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<uniform> params: Params;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    out[id.x] = x[id.x] + params.all[id.x % 20u].x;
+}
+",
+    ..TRIPLE
+};
+
 static BROKEN: Kernel = Kernel { name: "broken", source: "this is not WGSL", ..TRIPLE };
 
 fn triple(kernel: &'static Kernel, args: [Arg; 2]) -> Dispatch {
@@ -248,6 +298,10 @@ fn kernels(device: &Device, _: &Raw) -> gristmill::Result<Result<(), String>> {
     }
     let grid = ops::dispatch("grid", &Dispatch { grid: [1 << 30, 1, 1], ..good() }.into(), &mut out, &[&x]);
     let broken = ops::dispatch("broken", &triple(&BROKEN, [Arg::Tensor(0), Arg::Tensor(1)]).into(), &mut out, &[&x]);
+    for kernel in [&GREEDY, &LONGER] {
+        let refused = ops::dispatch("refused", &triple(kernel, [Arg::Tensor(0), Arg::Tensor(1)]).into(), &mut out, &[&x]);
+        checks = checks.and(expect(matches!(refused, Err(Error::Rejected { .. })), format!("{}: {refused:?}", kernel.name)));
+    }
     let overlap = ops::dispatch("overlap", &good().into(), &mut out.clone(), &[&out]);
     let on_cpu = ops::dispatch("cpu", &good().into(), &mut Tensor::zeros(&Device::cpu(), DType::F32, &[100])?, &[]);
     checks = checks

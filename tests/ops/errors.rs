@@ -373,6 +373,17 @@ mod gpu {
             ];
             all.iter().map(|t| t.to_vec::<f32>()).collect()
         };
+        let square = dense(&[70, 90]);
+        let add = binary::Problem {
+            function: binary::Function::Add,
+            in_place: false,
+            dtypes: [DType::F32; 3],
+            out: square,
+            lhs: square,
+            rhs: square,
+        };
+        let pieces = binary::gpu::plan(slow.caps().ok_or("a GPU")?, None, &add).map_err(|e| e.to_string())?.dispatches.len();
+        expect(pieces > 1, "the slow device cuts")?;
         let (whole, cut) = (run(device).map_err(|e| e.to_string())?, run(&slow).map_err(|e| e.to_string())?);
         for (i, (whole, cut)) in whole.iter().zip(&cut).enumerate() {
             let same = whole.iter().zip(cut).all(|(a, b)| a.to_bits() == b.to_bits()) && whole.len() == cut.len();

@@ -251,6 +251,12 @@ impl Op for Problem {
     }
 
     #[cfg(feature = "gpu")]
+    fn grain(&self, axis: usize) -> usize {
+        // Heads that share keys.
+        if axis == 1 { self.q.dims()[1] / self.k.dims()[1] } else { 1 }
+    }
+
+    #[cfg(feature = "gpu")]
     fn out(&self) -> &Layout {
         &self.out
     }
@@ -262,7 +268,7 @@ impl Op for Problem {
             Some(mask) => cut(&mask, axis, start, len).map(Some),
             None => Some(None),
         };
-        let group = self.q.dims()[1] / self.k.dims()[1];
+        let group = self.grain(1);
         let (k, v, causal_limit) = match axis {
             0 => (cut(&self.k, 0, start, len)?, cut(&self.v, 0, start, len)?, self.causal_limit),
             // Whole groups of heads.
