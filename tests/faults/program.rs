@@ -166,10 +166,13 @@ impl Program {
                     self.make_small();
                 }
                 17 => {
-                    let at = self.below(self.live.len());
+                    // A tensor of its own: one that shares its buffer with an encoder is refused.
+                    let Pair(tensor, twin, _) = self.some();
                     let clock = Instant::now();
-                    let result = self.live[at].0.keep_host_copy();
-                    self.live[at].2 |= self.note("keep_host_copy", clock, result).is_some();
+                    let result = ops::copy(&tensor).and_then(|own| own.keep_host_copy().map(|()| own));
+                    if let Some(own) = self.note("keep_host_copy", clock, result) {
+                        self.live.push(Pair(own, twin, true));
+                    }
                 }
                 18 => {
                     let clock = Instant::now();
