@@ -24,6 +24,10 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
+/// Whether a browser's event loop polls devices, calls callbacks, and has every shader checked.
+#[cfg(feature = "gpu")]
+pub(crate) const EVENT_LOOP: bool = cfg!(target_arch = "wasm32");
+
 /// A wgpu instance.
 #[cfg(feature = "gpu")]
 pub(crate) fn instance(backends: wgpu::Backends) -> wgpu::Instance {

@@ -79,9 +79,9 @@ pub enum Checks {
 impl Checks {
     fn are_on(self) -> bool {
         match self {
-            Checks::Debug => cfg!(debug_assertions) || cfg!(target_arch = "wasm32"),
+            Checks::Debug => cfg!(debug_assertions) || platform::EVENT_LOOP,
             Checks::On => true,
-            Checks::Off => cfg!(target_arch = "wasm32"),
+            Checks::Off => platform::EVENT_LOOP,
         }
     }
 }
@@ -724,7 +724,7 @@ impl Gpu {
                     Error::Rejected { op, device: label, kernel, message: error.to_string() }
                 }));
                 // Else whoever drives does: this may run inside a submission, under the stream's lock.
-                if cfg!(target_arch = "wasm32") {
+                if platform::EVENT_LOOP {
                     notify.wake();
                 }
             });
