@@ -686,10 +686,11 @@ impl Gpu {
         let (staging, mapped, proof) = self.start_read(op, from, size)?;
         if let Err(error) = self.settle(op, mapped, wait).await {
             // A mapping fails where its buffer is dropped, and ours is here: or where the device is lost.
-            if !error.is_loss() {
-                self.health.lose(error.to_string());
+            if error.is_loss() {
+                return Err(error);
             }
-            return Err(self.check(op).err().unwrap_or(error));
+            self.health.lose(error.to_string());
+            return Err(self.check_lost(op).err().unwrap_or(error));
         }
         self.finish_read(op, staging, size, proof)
     }
