@@ -2,7 +2,7 @@
 # Every check of gristmill, in order, on drivers that need no GPU (drivers.sh brings them).
 # Usage: tests/run.sh [--full] [--steps NAME,NAME...]
 #   --full   every case of the test matrix; without it, the shorter matrix of CI
-#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart
+#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart examples
 # A driver that can't be had on this system is not an error: its steps then run on whatever adapters there are, and the
 # end says so. One that is there must work: GRISTMILL_REQUIRE_GPU=1 makes the tests fail rather than skip.
 set -euo pipefail
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-known=(drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart)
+known=(drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart examples)
 for name in ${steps//,/ }; do
   [[ " all ${known[*]} " == *" $name "* ]] || { echo "run.sh: no step '$name', only: ${known[*]}" >&2 && exit 2; }
 done
@@ -94,3 +94,10 @@ step cpu cargo test --no-default-features --features safetensors,npy
 # In the tests' profile and features: others would compile every dependency once more.
 step conformance in_tree cargo run --all-features --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
 step quickstart in_tree cargo run --all-features --example quickstart
+examples() {
+  local name
+  for name in embed_in_wgpu_app custom_kernel survive_loss; do
+    in_tree cargo run --all-features --example "$name" || return
+  done
+}
+step examples examples
