@@ -689,7 +689,10 @@ impl Gpu {
             if error.is_loss() {
                 return Err(error);
             }
-            self.health.lose(error.to_string());
+            self.health.lose(match &error {
+                Error::Rejected { message, .. } => format!("a readback: {message}"),
+                other => other.to_string(),
+            });
             return Err(self.check_lost(op).err().unwrap_or(error));
         }
         self.finish_read(op, staging, size, proof)
