@@ -627,18 +627,25 @@ impl Tensor {
         }
     }
 
-    /// Those bytes of the storage from the copy on the host, if there is one of them and nothing was written since.
+    /// The copy on the host, and where in it those bytes of the storage are, if it has them and nothing was written since.
     #[cfg(feature = "gpu")]
-    fn kept(&self, op: &'static str, start: u64, len: u64) -> Result<Option<Vec<u8>>> {
+    fn copied(&self, start: u64, len: u64) -> Option<(Arc<Vec<u8>>, Range<usize>)> {
         let host = self.storage.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         // The caller's writes are not counted.
         let shared = self.gpu_buffer().is_some_and(GpuBuffer::is_retired);
-        let Some(copy) = host.filter(|copy| copy.writes == self.writes() && !shared) else { return Ok(None) };
-        let range = start.checked_sub(copy.start).map(|first| first as usize..(first + len) as usize);
-        let Some(part) = range.and_then(|range| copy.bytes.get(range)) else { return Ok(None) };
+        let copy = host.filter(|copy| copy.writes == self.writes() && !shared)?;
+        let first = start.checked_sub(copy.start)? as usize;
+        let range = first..first + len as usize;
+        (range.end <= copy.bytes.len()).then_some((copy.bytes, range))
+    }
+
+    /// Those bytes of the storage from the copy on the host, if it has them.
+    #[cfg(feature = "gpu")]
+    fn kept(&self, op: &'static str, start: u64, len: u64) -> Result<Option<Vec<u8>>> {
+        let Some((copy, range)) = self.copied(start, len) else { return Ok(None) };
         let mut bytes = Vec::new();
-        reserve(&mut bytes, op, part.len())?;
-        bytes.extend_from_slice(part);
+        reserve(&mut bytes, op, range.len())?;
+        bytes.extend_from_slice(&copy[range]);
         Ok(Some(bytes))
     }
 
@@ -651,7 +658,7 @@ impl Tensor {
                 return Err(Error::Argument { op, argument: "the tensor", problem, help: "keep a copy of it: `ops::copy` first" });
             }
             let (start, len) = self.reach();
-            if self.kept(op, start, len)?.is_some() {
+            if self.copied(start, len).is_some() {
                 return Ok(());
             }
             // What is written while this reads makes the copy stale, not wrong.

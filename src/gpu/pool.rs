@@ -64,9 +64,7 @@ impl GpuBuffer {
     pub(crate) fn retire(&self) {
         self.reusable.store(false, Ordering::Relaxed);
     }
-}
 
-impl GpuBuffer {
     /// Whether others than gristmill may use it.
     pub(crate) fn is_retired(&self) -> bool {
         !self.reusable.load(Ordering::Relaxed)

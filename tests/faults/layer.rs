@@ -14,53 +14,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ash::vk::{self, Handle};
+use calls::{Call, How};
 
-/// The calls that can be made to fail, in the order of `tests/faults/main.rs`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Submit,
-    Wait,
-    Allocate,
-    Pipeline,
-    Module,
-    Buffer,
-    Map,
-    Device,
-    Descriptors,
-    Commands,
-}
-
-const CALLS: [Call; 10] = [
-    Call::Submit,
-    Call::Wait,
-    Call::Allocate,
-    Call::Pipeline,
-    Call::Module,
-    Call::Buffer,
-    Call::Map,
-    Call::Device,
-    Call::Descriptors,
-    Call::Commands,
-];
-
-/// What becomes of one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// VK_ERROR_DEVICE_LOST, from then on.
-    Lost,
-    /// VK_ERROR_OUT_OF_DEVICE_MEMORY, once.
-    OutOfMemory,
-    /// The same for every call of the kind from then on.
-    Exhausted,
-    /// A submission that never ends.
-    Hung,
-    /// A submission that is reported as done without having run, as some drivers report what they killed.
-    Killed,
-    /// 300 ms late.
-    Late,
-}
-
-const HOWS: [How; 6] = [How::Lost, How::OutOfMemory, How::Exhausted, How::Hung, How::Killed, How::Late];
+mod calls;
 
 struct Armed {
     call: Call,
@@ -77,7 +33,7 @@ static FIRED: AtomicU32 = AtomicU32::new(0);
 /// Arms a fault for the `nth` call (from 0) of a kind; a `call` past the end disarms.
 #[unsafe(no_mangle)]
 pub extern "C" fn gristmill_arm(call: u32, nth: u32, how: u32) {
-    let fault = CALLS.get(call as usize).zip(HOWS.get(how as usize));
+    let fault = Call::ALL.get(call as usize).zip(How::ALL.get(how as usize));
     *lock(&ARMED) = fault.map(|(&call, &how)| Armed { call, left: nth, how, fired: false });
 }
 

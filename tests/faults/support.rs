@@ -11,31 +11,7 @@ use gristmill::{Device, Tensor, ops};
 
 const LAYER: &str = "VK_LAYER_GRISTMILL_faults";
 
-/// As in `layer.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    Submit,
-    Wait,
-    Allocate,
-    Pipeline,
-    Module,
-    Buffer,
-    Map,
-    Device,
-    Descriptors,
-    Commands,
-}
-
-/// As in `layer.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    Lost,
-    OutOfMemory,
-    Exhausted,
-    Hung,
-    Killed,
-    Late,
-}
+pub use crate::calls::{Call, How};
 
 /// The library, which cargo leaves beside the tests' own folder.
 fn library() -> PathBuf {
