@@ -206,6 +206,7 @@ mod gpu {
         all.push(trial("plan::limits", limits_of_plans));
         all.push(trial("plan::short_dispatches", short_dispatches));
         all.extend(trials("errors", "cut", cut));
+        all.extend(trials("errors", "long_work", long_work));
         all
     }
 
@@ -466,6 +467,29 @@ mod gpu {
             }
         }
         Ok(())
+    }
+
+    /// On GL one wait ends after 2.1 s at the latest and says that it timed out: more work than that is waited for all the same, to the deadline
+    /// of ours.
+    fn long_work(_: &Subject, device: &Device, _: Level) -> Result<(), String> {
+        if device.caps().is_none_or(|caps| caps.backend != Backend::Gl) {
+            return Ok(());
+        }
+        let run = || -> gristmill::Result<(f64, bool)> {
+            let (ones, weight) = (Tensor::full(device, 1.0f32, &[512, 512])?, Tensor::full(device, 1.0f32 / 512.0, &[512, 512])?);
+            device.sync()?;
+            let clock = std::time::Instant::now();
+            let mut y = ones;
+            // 8.6 GFLOP: 4 s and more on llvmpipe.
+            for _ in 0..32 {
+                y = ops::matmul(&y, &weight)?;
+            }
+            device.sync()?;
+            Ok((clock.elapsed().as_secs_f64(), y.to_vec::<f32>()?.iter().all(|&v| v == 1.0)))
+        };
+        let (seconds, right) = run().map_err(|e| e.to_string())?;
+        println!("waited for {seconds:.1} s of work on {device}");
+        expect(right, "products of ones")
     }
 
     /// Plans are pure: a device with a small grid, and WebGPU's defaults, without either.
