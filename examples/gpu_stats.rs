@@ -106,13 +106,22 @@ fn main() -> ExitCode {
         Ok(jobs) => jobs,
         Err(problem) => return wrong(problem),
     };
-    match stats::measure_all(&options.families, &jobs) {
+    match measure(&options.families, &jobs) {
         Ok(results) => report(&options, results),
+        Err(failure @ Failure::NoFamily(_)) => wrong(failure.to_string()),
         Err(failure) => {
             eprintln!("gpu_stats: {failure}");
             ExitCode::from(if matches!(failure, Failure::NoDriver(_)) { 3 } else { 1 })
         }
     }
+}
+
+/// All families side by side: a list of rows for each.
+fn measure(families: &[String], jobs: &[Job]) -> Result<Vec<Vec<Result<Row, String>>>, Failure> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = families.iter().map(|family| scope.spawn(move || stats::measure(family, jobs))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Failure::Other("a thread panicked".into())))).collect()
+    })
 }
 
 /// A line on the standard output, which may have been closed.

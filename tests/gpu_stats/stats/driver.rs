@@ -189,8 +189,7 @@ impl Driver {
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(&entry);
-            let flags =
-                vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+            let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
             let info = [vk::ComputePipelineCreateInfo::default().flags(flags).layout(layout).stage(stage)];
             let compiled = self.device.create_compute_pipelines(vk::PipelineCache::null(), &info, None);
             let result = compiled.map_err(|(_, error)| error.to_string()).and_then(|pipelines| {

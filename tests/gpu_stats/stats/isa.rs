@@ -51,11 +51,8 @@ impl Loop {
 
 pub fn facts(text: &str) -> Facts {
     let (instructions, labels) = parse(text);
-    let branches: Vec<(usize, usize)> = instructions
-        .iter()
-        .enumerate()
-        .filter_map(|(at, instruction)| Some((at, *labels.get(instruction.target?)?)))
-        .collect();
+    let branches: Vec<(usize, usize)> =
+        instructions.iter().enumerate().filter_map(|(at, instruction)| Some((at, *labels.get(instruction.target?)?))).collect();
 
     // A branch back ends a loop; several to one header, the loop's `continue`s, are one loop.
     let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
@@ -137,15 +134,16 @@ fn parse(text: &str) -> (Vec<Instruction<'_>>, HashMap<&str, usize>) {
     (instructions, labels)
 }
 
-/// FMAs of a thread in one instruction. Products of halves go by two.
+/// FMAs of a thread in one instruction: `v_fma_f32`, `v_fmac_f32_e32`, `v_dual_fmamk_f32`, GCN's `v_mad_f32`; two in `v_pk_fma_f16`.
 fn fma(name: &str) -> usize {
-    let float = name.contains("_f32") || name.contains("_f16") || name.contains("_bf16");
-    let stem = name.strip_prefix("v_").map(|stem| stem.strip_prefix("dual_").unwrap_or(stem)).filter(|_| float);
+    let stem = name.strip_prefix("v_").unwrap_or_default();
+    let stem = stem.strip_prefix("dual_").unwrap_or(stem);
+    // `mad` of integers too; ACO rounds to f16 with `fma_mixlo` and `fma_mixhi`.
+    let float = stem.contains("_f32") || stem.contains("_f16") && !stem.contains("_mix");
     match stem {
-        Some(stem) if stem.starts_with("pk_fma") || stem.starts_with("dot2") => 2,
-        Some(stem) if ["fma", "mac_", "mad_"].iter().any(|head| stem.starts_with(head)) => 1,
-        Some(stem) if ["madak", "madmk", "mad_mix"].iter().any(|head| stem.starts_with(head)) => 1,
-        _ => 0,
+        _ if !float => 0,
+        _ if stem.starts_with("pk_fma") || stem.starts_with("dot2") => 2,
+        _ => usize::from(["fma", "mac_", "mad_", "madak", "madmk"].iter().any(|head| stem.starts_with(head))),
     }
 }
 

@@ -52,6 +52,8 @@ impl Job {
 pub enum Failure {
     /// There is no such driver here: says how to get it.
     NoDriver(String),
+    /// The driver knows no such cards.
+    NoFamily(String),
     /// Anything else.
     Other(String),
 }
@@ -60,13 +62,14 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::NoDriver(reason) => write!(f, "no AMD compiler without a card: {reason}; {HELP}"),
+            Failure::NoFamily(family) => write!(f, "RADV knows no family of cards `{family}`"),
             Failure::Other(reason) => f.write_str(reason),
         }
     }
 }
 
 /// Figures of one shader on one family.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Row {
     pub kernel: String,
     pub spec: String,
@@ -86,7 +89,7 @@ pub struct Row {
     /// Cycles of 64 threads at full parallelism, by ACO's weights.
     pub inverse_throughput: u64,
     pub facts: Facts,
-    /// Of the time of the busiest unit, what the FMAs of the main loop need. `None` without FMAs in a loop.
+    /// Of the time of the busiest unit, what the FMAs of the main loop need, or its matrix instructions. `None` without either in a loop.
     pub eff: Option<f64>,
     pub isa: String,
 }
@@ -98,6 +101,9 @@ impl Row {
             value.as_u64().ok_or_else(|| format!("the driver has no statistic `{name}`"))
         };
         let isa = answer["isa"].as_str().unwrap_or_default().to_string();
+        if !isa.starts_with("BB0:") {
+            return Err("this Mesa cannot write its ISA".into());
+        }
         let facts = isa::facts(&isa);
         let wave = answer["wave"].as_u64().unwrap_or_default();
         let inverse_throughput = named("Inverse Throughput")?;
@@ -109,7 +115,8 @@ impl Row {
             _ => 2.0,
         };
         let per_wmma = 32.0 * 64.0 / wave.max(1) as f64;
-        let cycles = 8.0 * (facts.trip_fma * per_fma + facts.trip_wmma * per_wmma);
+        // Beside matrix instructions others are what they cost.
+        let cycles = 8.0 * if facts.trip_wmma > 0.0 { facts.trip_wmma * per_wmma } else { facts.trip_fma * per_fma };
         let eff = (cycles > 0.0).then(|| cycles / inverse_throughput.max(1) as f64);
         Ok(Row {
             kernel: job.kernel.clone(),
@@ -133,7 +140,8 @@ impl Row {
     }
 
     pub fn json(&self) -> Value {
-        let widths = |widths: &Widths| Value::Object(widths.iter().map(|(bytes, count)| (bytes.to_string(), json!(count))).collect::<Map<_, _>>());
+        let widths =
+            |widths: &Widths| Value::Object(widths.iter().map(|(bytes, count)| (bytes.to_string(), json!(count))).collect::<Map<_, _>>());
         json!({
             "kernel": self.kernel, "spec": self.spec, "family": self.family, "wave": self.wave, "vgprs": self.vgprs, "sgprs": self.sgprs,
             "spilled_vgprs": self.spilled_vgprs, "spilled_sgprs": self.spilled_sgprs, "scratch_bytes": self.scratch_bytes,
@@ -216,7 +224,7 @@ pub fn measure(family: &str, jobs: &[Job]) -> Result<Vec<Result<Row, String>>, F
     let status = child.wait().map_err(|error| other(&error))?;
     rows.map_err(|failure| match failure {
         // RADV aborts at a family that it does not know.
-        Failure::Other(_) if said.contains("Unknown family") => other(&"RADV knows no such family of cards"),
+        Failure::Other(_) if said.contains("Unknown family") => Failure::NoFamily(family.into()),
         Failure::Other(reason) => other(&format!("{reason} ({status}): {}", said.trim())),
         failure => failure,
     })
@@ -236,16 +244,10 @@ fn answers(family: &str, jobs: &[Job], output: impl BufRead) -> Result<Vec<Resul
             let answer = next().ok_or_else(ended)?;
             Ok(match answer["error"].as_str() {
                 Some(error) => Err(format!("{}.{} on {family}: {error}", job.kernel, job.spec)),
-                None => Row::of(job, family, &generation, &answer).map_err(|error| format!("{}.{} on {family}: {error}", job.kernel, job.spec)),
+                None => {
+                    Row::of(job, family, &generation, &answer).map_err(|error| format!("{}.{} on {family}: {error}", job.kernel, job.spec))
+                }
             })
         })
         .collect()
-}
-
-/// All families side by side: a list of rows for each.
-pub fn measure_all(families: &[String], jobs: &[Job]) -> Result<Vec<Vec<Result<Row, String>>>, Failure> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = families.iter().map(|family| scope.spawn(move || measure(family, jobs))).collect();
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Failure::Other("a thread panicked".into())))).collect()
-    })
 }

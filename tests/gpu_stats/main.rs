@@ -1,0 +1,194 @@
+//! Gates on what AMD's compiler makes of every kernel × spec, without a card (`stats`): no spills, no scratch, workgroup memory within
+//! WebGPU's default, and, where it is named, how much of the time goes into FMAs.
+//!
+//! Skips itself where there is no such driver, unless `GRISTMILL_REQUIRE_STATS` is 1; 0 skips it in any case.
+//! `cargo run --release --example gpu_stats` prints the figures.
+
+#[allow(dead_code, reason = "the example shows more of it")]
+mod stats;
+
+use gristmill::gpu::Caps;
+use gristmill::ops;
+use libtest_mimic::{Arguments, Failed, Trial};
+use stats::{FAMILIES, Failure, Job, Row, isa};
+
+/// Specs of a kernel, by a part of their name, and the least eff of each on a family: just under what the worst of them has.
+type Gate = (&'static str, &'static str, &'static str, f64);
+
+const GATES: &[Gate] = &[
+    ("matmul", "tile64.vector", "navi21", 0.16),
+    ("matmul", "tile64.vector", "navi31", 0.13),
+    ("matmul", "tile64.vector", "vega10", 0.16),
+    ("matmul", "tile16.vector", "navi21", 0.22),
+    ("matmul", "tile16.vector", "navi31", 0.13),
+    ("matmul", "tile16.vector", "vega10", 0.10),
+    ("attention", "v64.vector", "navi21", 0.24),
+    ("attention", "v64.vector", "navi31", 0.13),
+    ("attention", "v64.vector", "vega10", 0.12),
+    ("attention", "v128.vector", "navi21", 0.28),
+    ("attention", "v128.vector", "navi31", 0.15),
+    ("attention", "v128.vector", "vega10", 0.14),
+    ("attention", "v256.vector", "navi21", 0.09),
+    ("attention", "v256.vector", "navi31", 0.04),
+    ("attention", "v256.vector", "vega10", 0.05),
+];
+
+/// Specs of a kernel, and the bytes of scratch that a wave of some of them takes.
+type Scratch = (&'static str, &'static str, u64);
+
+const SCRATCH: &[Scratch] = &[
+    // The output's 32 vec4s: ACO leaves some of the loops over them rolled.
+    ("attention", "v256", 32768),
+];
+
+/// What is wrong with the rows of a family.
+fn judge(family: &str, rows: &[Row], gates: &[Gate], scratch: &[Scratch]) -> Vec<String> {
+    let is = |row: &Row, kernel: &str, part: &str| row.kernel == kernel && row.spec.contains(part);
+    let mut problems = Vec::new();
+    for row in rows {
+        let allowed = scratch.iter().filter(|(kernel, part, _)| is(row, kernel, part)).map(|(.., bytes)| *bytes).max();
+        let limits = [
+            ("VGPR spills", row.spilled_vgprs, 0),
+            ("SGPR spills", row.spilled_sgprs, 0),
+            ("bytes of scratch", row.scratch_bytes, allowed.unwrap_or(0)),
+            ("bytes of workgroup memory", row.lds_bytes, Caps::webgpu_defaults().workgroup_bytes.into()),
+        ];
+        let over = limits.iter().filter(|(_, found, limit)| found > limit);
+        problems.extend(over.map(|(what, found, limit)| format!("{}.{}: {found} {what}, of {limit} at the most", row.kernel, row.spec)));
+    }
+    for (kernel, part, _, least) in gates.iter().filter(|gate| gate.2 == family) {
+        let held: Vec<&Row> = rows.iter().filter(|row| is(row, kernel, part)).collect();
+        if held.is_empty() {
+            problems.push(format!("{kernel} has no *{part}*, which a gate is for"));
+        }
+        let low = held.iter().map(|row| (row, row.eff.unwrap_or(0.0))).filter(|(_, eff)| eff < least);
+        problems.extend(low.map(|(row, eff)| format!("{kernel}.{}: eff {eff:.3}, of {least} at the least", row.spec)));
+    }
+    let idle = scratch.iter().filter(|(kernel, part, bytes)| !rows.iter().any(|row| is(row, kernel, part) && row.scratch_bytes == *bytes));
+    problems.extend(idle.map(|(kernel, part, bytes)| format!("no {kernel}.*{part}* takes the {bytes} bytes of scratch that are allowed")));
+    problems
+}
+
+fn verdict(problems: &[String]) -> Result<(), Failed> {
+    if problems.is_empty() { Ok(()) } else { Err(format!("{} problems:\n{}", problems.len(), problems.join("\n")).into()) }
+}
+
+/// Every kernel × spec on one family.
+fn holds(family: &str) -> Result<(), Failed> {
+    let required = std::env::var("GRISTMILL_REQUIRE_STATS").unwrap_or_default();
+    if required == "0" {
+        println!("skipped on {family}: GRISTMILL_REQUIRE_STATS=0");
+        return Ok(());
+    }
+    let all = ops::kernels().iter().flat_map(|kernel| kernel.specs().map(|spec| Job::of(kernel, &spec)));
+    let jobs = all.collect::<Result<Vec<Job>, String>>()?;
+    let results = match stats::measure(family, &jobs) {
+        Err(failure @ Failure::NoDriver(_)) if required != "1" => {
+            println!("skipped on {family}: {failure}");
+            return Ok(());
+        }
+        results => results?,
+    };
+    let mut problems: Vec<String> = results.iter().filter_map(|result| result.as_ref().err().cloned()).collect();
+    let rows: Vec<Row> = results.into_iter().flatten().collect();
+    problems.extend(judge(family, &rows, GATES, SCRATCH));
+    println!("{family}: {} shaders", rows.len());
+    verdict(&problems)
+}
+
+/// Each limit is one that a row can break.
+fn bites() -> Result<(), Failed> {
+    let good = || Row { kernel: "toy".into(), spec: "f32.tile64.vector".into(), lds_bytes: 16384, eff: Some(0.9), ..Row::default() };
+    let with = |change: fn(&mut Row)| {
+        let mut row = good();
+        change(&mut row);
+        row
+    };
+    let gates: &[Gate] = &[("toy", "tile64.vector", "navi21", 0.9), ("toy", "tile64.vector", "navi31", 0.95)];
+    let of = |row: Row| judge("navi21", &[row], gates, &[]);
+    let cases = [
+        (of(good()), ""),
+        (of(with(|row| row.eff = Some(0.89))), "eff 0.890, of 0.9 at the least"),
+        (of(with(|row| row.eff = None)), "eff 0.000, of 0.9 at the least"),
+        (of(with(|row| row.spilled_vgprs = 1)), "1 VGPR spills, of 0 at the most"),
+        (of(with(|row| row.spilled_sgprs = 2)), "2 SGPR spills, of 0 at the most"),
+        (of(with(|row| row.scratch_bytes = 4)), "4 bytes of scratch, of 0 at the most"),
+        (of(with(|row| row.lds_bytes += 1)), "16385 bytes of workgroup memory, of 16384 at the most"),
+        (of(with(|row| row.spec = "f32.tile64".into())), "toy has no *tile64.vector*"),
+        (judge("navi31", &[good()], gates, &[]), "eff 0.900, of 0.95 at the least"),
+        (judge("vega10", &[good()], gates, &[("toy", "vector", 8)]), "no toy.*vector* takes the 8 bytes"),
+        (judge("vega10", &[with(|row| row.scratch_bytes = 8)], gates, &[("toy", "vector", 8)]), ""),
+        (judge("vega10", &[with(|row| row.scratch_bytes = 9)], gates, &[("toy", "tile64", 8), ("toy", "f32", 9)]), "no toy.*tile64*"),
+    ];
+    let wrong = cases.iter().filter(|(found, wanted)| match found.as_slice() {
+        [] => !wanted.is_empty(),
+        [one] => wanted.is_empty() || !one.contains(wanted),
+        _ => true,
+    });
+    verdict(&wrong.map(|(found, wanted)| format!("`{wanted}`, not {found:?}")).collect::<Vec<_>>())
+}
+
+/// An outer loop with a nested one, a `continue`, an `if` in it and an `else`, below an early return.
+const LOOPS: &str = "BB0:
+\ts_cmp_ge_u32 s1, s0 ; bf090001
+\ts_cbranch_scc1 BB9
+BB1:
+\ts_cbranch_scc1 BB8
+\tbuffer_load_b128 v[24:27], v20, s[12:15], 0 offen
+\tbuffer_load_dword v1, v20, s[12:15], 0 offen
+\tv_fmac_f32_e32 v1, v2, v3
+BB2:
+\tds_load_2addr_b64 v[1:4], v5
+\tv_dual_fmac_f32 v1, v2, v3 :: v_dual_mul_f32 v4, v5, v6
+\tv_dual_fmac_f32 v1, v2, v3 :: v_dual_fmac_f32 v4, v5, v6
+\tv_pk_fma_f16 v1, v2, v3, v4
+\ts_cbranch_scc0 BB2
+\ts_cbranch_scc0 BB4
+\tv_fma_f32 v1, v2, v3, v4
+\tv_mad_u32_u24 v1, v2, v3, v4
+\ts_branch BB5
+BB4:
+\ts_cbranch_execz BB5
+\tv_mad_f32 v1, v2, v3, v4
+BB5:
+\tv_fma_mixlo_f16 v1, v2, 1.0, 0
+\ts_cbranch_scc1 BB1
+\tds_write_b32 v1, v2
+\ts_branch BB1
+BB8:
+\tglobal_store_dwordx4 v[0:1], v[2:5], off
+\tds_write_b128 v1, v[2:5]
+\tv_fma_f32 v1, v2, v3, v4
+BB9:
+\ts_endpgm
+";
+
+/// The loops of a text are found, and weighed as ACO does.
+fn reads() -> Result<(), Failed> {
+    let facts = isa::facts(LOOPS);
+    let widths = |pairs: &[(u32, usize)]| pairs.iter().copied().collect::<isa::Widths>();
+    let mut problems = Vec::new();
+    let mut check = |holds: bool, what: &str| {
+        if !holds {
+            problems.push(format!("{what}: {facts:?}"))
+        }
+    };
+    check((facts.fma, facts.wmma, facts.depth) == (5, 0, 2), "the main loop");
+    // The early return halves all of it; the nested loop runs four times, the `if` half the time, what is divergent in the `else` 3/8 of it.
+    check((facts.trip_fma - 0.5 * (1.0 + 4.0 * 5.0 + 0.5 + 0.375)).abs() < 1e-9, "FMAs of a trip");
+    check(facts.loads == widths(&[(16, 1), (4, 1)]) && facts.stores == widths(&[(16, 1)]), "accesses");
+    check(facts.lds_loads == widths(&[(16, 1)]) && facts.lds_stores == widths(&[(4, 1)]), "workgroup memory");
+    let matrix =
+        isa::facts("BB0:\n\tv_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], v[0:7]\n\tv_fma_f32 v1, v2, v3, v4\n\ts_branch BB0\n");
+    check((matrix.wmma, matrix.trip_wmma, matrix.depth) == (1, 1.0, 1), "a matrix instruction");
+    let straight = isa::facts("BB0:\n\tv_fma_f32 v1, v2, v3, v4\n\tglobal_load_b32 v0, v1, s[0:1]\n\ts_endpgm\n");
+    check((straight.fma, straight.depth, straight.trip_fma) == (0, 0, 0.0) && straight.loads == widths(&[(4, 1)]), "no loop");
+    verdict(&problems)
+}
+
+fn main() {
+    stats::child();
+    let families = FAMILIES.iter().map(|&family| Trial::test(format!("gates::{family}"), move || holds(family)));
+    let own = [Trial::test("gates::bite", bites), Trial::test("isa::reads", reads)];
+    libtest_mimic::run(&Arguments::from_args(), families.chain(own).collect()).exit();
+}
