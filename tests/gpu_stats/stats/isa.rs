@@ -125,8 +125,10 @@ fn parse(text: &str) -> (Vec<Instruction<'_>>, HashMap<&str, usize>) {
         if let Some(label) = line.strip_suffix(':').filter(|label| label.starts_with("BB")) {
             labels.insert(label, instructions.len());
         } else if line.starts_with(|c: char| c.is_ascii_lowercase()) {
+            // RDNA3 turns f16 into f32 and back as `x * 1.0 + -0.0`.
+            let conversion = line.contains("_mix") && line.contains("neg(0)");
             let halves = line.split("::").filter_map(|half| half.split_whitespace().next());
-            let names: Vec<&str> = halves.collect();
+            let names: Vec<&str> = if conversion { vec!["v_cvt"] } else { halves.collect() };
             let target = line.split_whitespace().nth(1).filter(|_| line.starts_with("s_branch") || line.starts_with("s_cbranch"));
             instructions.push(Instruction { names, target });
         }
@@ -138,8 +140,8 @@ fn parse(text: &str) -> (Vec<Instruction<'_>>, HashMap<&str, usize>) {
 fn fma(name: &str) -> usize {
     let stem = name.strip_prefix("v_").unwrap_or_default();
     let stem = stem.strip_prefix("dual_").unwrap_or(stem);
-    // `mad` of integers too; ACO rounds to f16 with `fma_mixlo` and `fma_mixhi`.
-    let float = stem.contains("_f32") || stem.contains("_f16") && !stem.contains("_mix");
+    // There are `mad`s of integers.
+    let float = stem.contains("_f32") || stem.contains("_f16");
     match stem {
         _ if !float => 0,
         _ if stem.starts_with("pk_fma") || stem.starts_with("dot2") => 2,
