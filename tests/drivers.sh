@@ -3,8 +3,9 @@
 #   tree    Mesa 26, from Debian's testing suite: unpacked into the cache and used through its own loader and libc,
 #           so it needs no root and installs nothing
 #   native  the distribution's Mesa as packages (Debian 12: from its backports), which needs root
-# Usage: drivers.sh                        bring both, write CACHE/env.sh
-#        drivers.sh tree|native COMMAND    the same, then run COMMAND (cargo test, say) on that driver
+#   amd     RADV of the native Mesa, as far as that compiles for cards that are not there: up to Mesa 25
+# Usage: drivers.sh                            bring both, write CACHE/env.sh
+#        drivers.sh tree|native|amd COMMAND    the same, then run COMMAND (cargo test, say) on that driver
 # Exit:  0 both are there; 3 one can't be had on this system (stderr says why); else a failure, as of the network.
 # CACHE: $GRISTMILL_CACHE, else $XDG_CACHE_HOME/gristmill, else ~/.cache/gristmill. Remove it for newer drivers.
 set -euo pipefail
@@ -193,7 +194,7 @@ icd() { # LIBRARY FILE: a driver's manifest. A full path, so that a program outs
 # and vector width: Mesa's own key lacks the width. LIBGL_ALWAYS_SOFTWARE: no real GPU through GL.
 {
   cat <<EOF
-tree=() native=()
+tree=() native=() amd=()
 shaders() {
   echo "$cache/shaders/mesa-\$1-\$(grep -m1 -E '^(flags|Features)' /proc/cpuinfo | cksum | cut -d' ' -f1)-\${LP_NATIVE_VECTOR_WIDTH:-auto}"
 }
@@ -220,6 +221,13 @@ native=(
   "MESA_SHADER_CACHE_DISABLE=false" "MESA_SHADER_CACHE_DIR=\$(shaders $native_mesa)"
 )
 EOF
+    radv=''
+    for file in /usr/share/vulkan/icd.d/radeon_icd*.json; do
+      [[ ! -e $file || $file == *.i?86.json ]] || radv=$file
+    done
+    if [ -n "$radv" ] && dpkg --compare-versions "$native_mesa" lt 26; then
+      echo "amd=(\"VK_DRIVER_FILES=$radv\" \"VK_ICD_FILENAMES=$radv\")"
+    fi
   fi
 } >"$cache/env.sh.$$"
 mv "$cache/env.sh.$$" "$cache/env.sh"
@@ -231,7 +239,8 @@ if [ $# -gt 0 ]; then
   case $1 in
     tree) wanted=("${tree[@]}") ;;
     native) wanted=("${native[@]}") ;;
-    *) say "no driver '$1': tree or native" && exit 2 ;;
+    amd) wanted=("${amd[@]}") ;;
+    *) say "no driver '$1': tree, native or amd" && exit 2 ;;
   esac
   [ ${#wanted[@]} -gt 0 ] || exit 3
   shift

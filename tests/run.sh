@@ -2,7 +2,7 @@
 # Every check of gristmill, in order, on drivers that need no GPU (drivers.sh brings them).
 # Usage: tests/run.sh [--full] [--steps NAME,NAME...]
 #   --full   every case of the test matrix; without it, the shorter matrix of CI
-#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart examples
+#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu gpu_stats conformance quickstart examples
 # A driver that can't be had on this system is not an error: its steps then run on whatever adapters there are, and the
 # end says so. One that is there must work: GRISTMILL_REQUIRE_GPU=1 makes the tests fail rather than skip.
 set -euo pipefail
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-known=(drivers fmt clippy clippy-cpu doc test smoke cpu conformance quickstart examples)
+known=(drivers fmt clippy clippy-cpu doc test smoke cpu gpu_stats conformance quickstart examples)
 for name in ${steps//,/ }; do
   [[ " all ${known[*]} " == *" $name "* ]] || { echo "run.sh: no step '$name', only: ${known[*]}" >&2 && exit 2; }
 done
@@ -64,7 +64,7 @@ step() { # NAME COMMAND...
 export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 step drivers tests/drivers.sh
 
-tree=() native=()
+tree=() native=() amd=()
 cache=${GRISTMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill}
 # shellcheck source=/dev/null
 if [ -e "$cache/env.sh" ]; then . "$cache/env.sh"; fi
@@ -78,11 +78,18 @@ if [ ${#native[@]} -gt 0 ]; then
 else
   uncovered+=("the distribution's own Mesa, Vulkan and GL (smoke): not installed, so only the adapters found here, if any")
 fi
+if [ ${#amd[@]} -gt 0 ]; then
+  amd+=(GRISTMILL_REQUIRE_STATS=1)
+else
+  uncovered+=("AMD's compiler without a card (gpu_stats): no RADV before Mesa 26, so its gates are skipped")
+fi
 if [ ${#uncovered[@]} -gt 0 ]; then printf '!! NOT COVERED: %s\n' "${uncovered[@]}" >&2; fi
-tree+=("GRISTMILL_TEST_MATRIX=$matrix")
+# 0: once is enough, in the step gpu_stats.
+tree+=("GRISTMILL_TEST_MATRIX=$matrix" GRISTMILL_REQUIRE_STATS=0)
 native+=(GRISTMILL_TEST_MATRIX=smoke)
 in_tree() { env "${tree[@]}" "$@"; }
 on_native() { env "${native[@]}" "$@"; }
+on_amd() { env "${amd[@]}" "$@"; }
 
 step fmt cargo fmt --check
 step clippy cargo clippy --all-targets --all-features -- -D warnings
@@ -91,6 +98,13 @@ step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
 step test in_tree cargo test --all-features
 step smoke on_native cargo test --all-features --test ops --test interop --test host_copies
 step cpu cargo test --no-default-features --features safetensors,npy
+gpu_stats() {
+  on_amd cargo test --all-features --test gpu_stats || return
+  if [ ${#amd[@]} -gt 0 ]; then
+    on_amd cargo run --all-features --example gpu_stats -- --kernel matmul --spec .vector navi31
+  fi
+}
+step gpu_stats gpu_stats
 # In the tests' profile and features: others would compile every dependency once more.
 step conformance in_tree cargo run --all-features --example conformance -- --device all --reasons examples/conformance/unsupported.txt tests/data/onnx tests/data/torch
 step quickstart in_tree cargo run --all-features --example quickstart
