@@ -39,7 +39,7 @@ fn rows(place: &Place, group: &mut Group) {
                     let out = zeros(&variant.device, dtypes[0], &[m, n]);
                     Ready::new(
                         &out,
-                        move |out| ops::matmul_into(out, &lhs, &rhs),
+                        move |out| ops::matmul_into(out, &lhs, &rhs, &Default::default()),
                         move |out| check_product(out.dtype(), &numbers(out), &left, &right, [m, k, n]),
                     )
                 });
