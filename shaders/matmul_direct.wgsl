@@ -125,15 +125,6 @@ fn multiply_one(r: u32, base: u32, row: u32, k: u32) {
     }
 }
 
-fn put(r: u32, bases: Bases, row: u32, col: u32) {
-    if r >= LANE_ROWS || row + r >= params.m || col >= params.n {
-        return;
-    }
-    let low = finish(bases, row + r, col, sums[r * VECS], sums[r * VECS + 2u * GATED]);
-    let high = finish(bases, row + r, col + 4u, sums[r * VECS + 1u], sums[r * VECS + 1u + 2u * GATED]);
-    store(bases.out, row + r, col, low, high);
-}
-
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -196,20 +187,19 @@ fn main(
         multiply_one(14u, bases.lhs, row, k);
         multiply_one(15u, bases.lhs, row, k);
     }
-    put(0u, bases, row, col);
-    put(1u, bases, row, col);
-    put(2u, bases, row, col);
-    put(3u, bases, row, col);
-    put(4u, bases, row, col);
-    put(5u, bases, row, col);
-    put(6u, bases, row, col);
-    put(7u, bases, row, col);
-    put(8u, bases, row, col);
-    put(9u, bases, row, col);
-    put(10u, bases, row, col);
-    put(11u, bases, row, col);
-    put(12u, bases, row, col);
-    put(13u, bases, row, col);
-    put(14u, bases, row, col);
-    put(15u, bases, row, col);
+    // A loop, as the epilogue is long; its sums are selected, since an index that varies would put all of them in memory.
+    for (var r = 0u; r < LANE_ROWS; r++) {
+        var line: array<vec4<f32>, VECS>;
+        for (var v = 0u; v < VECS; v++) {
+            line[v] = sums[v];
+            for (var q = 1u; q < LANE_ROWS; q++) {
+                line[v] = select(line[v], sums[q * VECS + v], q == r);
+            }
+        }
+        if row + r < params.m && col < params.n {
+            let low = finish(bases, row + r, col, line[0], line[2u * GATED]);
+            let high = finish(bases, row + r, col + 4u, line[1], line[1u + 2u * GATED]);
+            store(bases.out, row + r, col, low, high);
+        }
+    }
 }

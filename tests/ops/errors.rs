@@ -57,7 +57,11 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("matmul", Kind::Shape, Box::new(|| ops::matmul_into(&mut into(&[3, 3])?, &x, &f(&[3, 2])?, &Default::default()))),
         ("matmul", Kind::DType, Box::new(|| ops::matmul_into(&mut of(DType::I32, &[2, 2])?, &x, &f(&[3, 2])?, &Default::default()))),
         ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut x.narrow(1, 0..2)?, &x, &f(&[3, 2])?, &Default::default()))),
-        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?, &Default::default()))),
+        (
+            "matmul",
+            Kind::Overlap,
+            Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?, &Default::default())),
+        ),
         ("add", Kind::Shape, Box::new(|| unit(ops::add(&x, &f(&[2])?)))),
         ("add", Kind::DType, Box::new(|| unit(ops::add(&x, &of(DType::U8, &[3])?)))),
         ("mul", Kind::Overlap, Box::new(|| ops::mul_into(&mut x.clone(), &x, &f(&[3])?))),
@@ -297,7 +301,8 @@ mod gpu {
         let f32s = [DType::F32; 3];
         // 8 * 2 * 128^3 FLOP at 40 million a second: 0.84 s, and 1.6 MB: 1.6 s.
         let (out, matrix) = (dense(&[8, 128, 128]), dense(&[8, 128, 128]));
-        let problem = matmul::Problem { dtypes: f32s, batch_invariant: false, out, lhs: matrix, rhs: matrix, epilogue: matmul::Epilogue::NONE };
+        let problem =
+            matmul::Problem { dtypes: f32s, batch_invariant: false, out, lhs: matrix, rhs: matrix, epilogue: matmul::Epilogue::NONE };
         pieces("matmul", matmul::gpu::plan(&slow, None, &problem), 16)?;
         let (out, x) = (dense(&[1_000_000]), dense(&[1_000_000]));
         let problem = binary::Problem { function: binary::Function::Add, in_place: false, dtypes: f32s, out, lhs: x, rhs: x };
@@ -432,7 +437,14 @@ mod gpu {
             reduced[1] = true;
             let of_reduce =
                 reduce::Problem { function: reduce::Function::Sum, dtypes: [DType::F32; 2], reduced, out: dense(&[side, 1]), x: square };
-            let product = matmul::Problem { dtypes: f32s, batch_invariant: false, out: square, lhs: square, rhs: square, epilogue: matmul::Epilogue::NONE };
+            let product = matmul::Problem {
+                dtypes: f32s,
+                batch_invariant: false,
+                out: square,
+                lhs: square,
+                rhs: square,
+                epilogue: matmul::Epilogue::NONE,
+            };
             [
                 ("attention", attention::gpu::plan(caps, None, &of_attention)),
                 ("softmax", softmax::gpu::plan(caps, None, &of_softmax)),

@@ -28,7 +28,8 @@ pub fn all() -> Vec<Trial> {
         same_on_any_threads(|device| {
             let mut random = Random::new(9);
             let wide = case(&mut random, device, &[3, 130, 70], &[70, 600], false);
-            let fused = fused(&mut random, F32, [130, 90, 33], Options { gate: true, residual: true, accumulate: true, ..Options::of(5) }, false);
+            let fused =
+                fused(&mut random, F32, [130, 90, 33], Options { gate: true, residual: true, accumulate: true, ..Options::of(5) }, false);
             vec![wide, typed(&mut random, [F16, BF16, F32], &[130, 300], &[300, 20], false), fused]
         })
     }));
@@ -269,8 +270,7 @@ fn fused(random: &mut Random, dtype: DType, [m, n, k]: [usize; 3], options: Opti
             ops::copy_into(out, held)?;
         }
         let (alpha, beta, activation, accumulate) = (alpha as f32, beta as f32, options.activation, options.accumulate);
-        let options =
-            Matmul { alpha, beta, c: at(c), bias, activation, gate: at(gate), residual: at(residual), accumulate, dtype: None };
+        let options = Matmul { alpha, beta, c: at(c), bias, activation, gate: at(gate), residual: at(residual), accumulate, dtype: None };
         ops::matmul_into(out, &t[0], &t[1], &options)
     };
     let fresh = move |t: &[Tensor]| {
@@ -305,7 +305,8 @@ fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String
     let mut random = Random::new(11);
     for (name, handle, _) in handles(device, level) {
         for (m, n, k) in [(3, 5, 3000), (16, 40, 2056), (2, 8, 1031)] {
-            check(OP, &subject.name, &handle, &case(&mut random, &handle, &[m, k], &[k, n], false), false).map_err(|e| format!("{name} {e}"))?;
+            check(OP, &subject.name, &handle, &case(&mut random, &handle, &[m, k], &[k, n], false), false)
+                .map_err(|e| format!("{name} {e}"))?;
             let options = Options { gate: true, residual: true, ..Options::of(0) };
             let case = fused(&mut random, F16, [m, n, k], options, false);
             check(OP, &subject.name, &handle, &case, false).map_err(|e| format!("{name} {e}"))?;
@@ -318,8 +319,9 @@ fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String
 fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(7);
     for (tune, handle, _) in handles(device, level) {
-        for ((m, n, k), dtype) in
-            [(8, 136, 64), (3, 40, 72), (72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)].into_iter().zip([F32, F16, BF16].into_iter().cycle())
+        for ((m, n, k), dtype) in [(8, 136, 64), (3, 40, 72), (72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)]
+            .into_iter()
+            .zip([F32, F16, BF16].into_iter().cycle())
         {
             for (lhs_turned, rhs_turned) in [(true, false), (false, true), (true, true)] {
                 let plain = typed(&mut random, [dtype; 3], &[m, k], &[k, n], false);

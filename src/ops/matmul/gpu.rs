@@ -7,8 +7,8 @@ use super::select::{Choice, select, width};
 use super::{Activation, Epilogue, Extra, Problem};
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, loop_end,
-    runs, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold,
+    loop_end, runs, word,
 };
 use crate::ops::{cast, cut};
 use crate::tensor::dense;
@@ -108,11 +108,7 @@ pub static MATMUL_SPLITK: Kernel = Kernel {
     name: "matmul_splitk",
     source: include_str!("../../../shaders/matmul_splitk.wgsl"),
     variants: &[FUSED, GATED],
-    dtypes: &[
-        &[F32, F32, F32, F32, F32, F32, F32],
-        &[F16, F32, F32, F32, F16, F16, F16],
-        &[BF16, F32, F32, F32, BF16, BF16, BF16],
-    ],
+    dtypes: &[&[F32, F32, F32, F32, F32, F32, F32], &[F16, F32, F32, F32, F16, F16, F16], &[BF16, F32, F32, F32, BF16, BF16, BF16]],
     ..COMMON
 };
 
@@ -289,9 +285,9 @@ impl Call {
             return None;
         }
         let [out, lhs, rhs] = p.dtypes;
-        let epilogue = Epilogue { c: extra(p.epilogue.c)?, bias: extra(p.epilogue.bias)?, residual: extra(p.epilogue.residual)?, ..p.epilogue };
-        let problem =
-            Problem { dtypes: [out, rhs, lhs], out: turn(p.out)?, lhs: turn(p.rhs)?, rhs: turn(p.lhs)?, epilogue, ..p.clone() };
+        let epilogue =
+            Epilogue { c: extra(p.epilogue.c)?, bias: extra(p.epilogue.bias)?, residual: extra(p.epilogue.residual)?, ..p.epilogue };
+        let problem = Problem { dtypes: [out, rhs, lhs], out: turn(p.out)?, lhs: turn(p.rhs)?, rhs: turn(p.lhs)?, epilogue, ..p.clone() };
         let mut args = self.args;
         args.swap(1, 2);
         Some(Call { problem, args })
@@ -304,7 +300,14 @@ impl Call {
     }
 
     /// One launch. `split`: parts of k and the elements from one to the next.
-    fn launch(&self, caps: &Caps, kernel: &'static Kernel, tune: &'static Constants, width: Width, (splits, stride): (usize, usize)) -> Result<Dispatch> {
+    fn launch(
+        &self,
+        caps: &Caps,
+        kernel: &'static Kernel,
+        tune: &'static Constants,
+        width: Width,
+        (splits, stride): (usize, usize),
+    ) -> Result<Dispatch> {
         let (op, problem) = (super::OP, &self.problem);
         check_kernel(op, caps, kernel)?;
         let epilogue = &problem.epilogue;
@@ -322,10 +325,11 @@ impl Call {
             problem: format!("is {}, which is not built for {wanted:?}", kernel.name),
             help: "pin another kernel",
         })?;
-        let bound = [("out", Some((problem.out, dtypes[0]))), ("lhs", Some((problem.lhs, dtypes[1]))), ("rhs", Some((problem.rhs, dtypes[2])))]
-            .into_iter()
-            .chain([("gate", epilogue.gate.map(|gate| (gate, dtypes[2])))])
-            .chain(["c", "bias", "residual"].into_iter().zip(epilogue.extras().map(|extra| extra.map(|e| (e.layout, e.dtype)))));
+        let bound =
+            [("out", Some((problem.out, dtypes[0]))), ("lhs", Some((problem.lhs, dtypes[1]))), ("rhs", Some((problem.rhs, dtypes[2])))]
+                .into_iter()
+                .chain([("gate", epilogue.gate.map(|gate| (gate, dtypes[2])))])
+                .chain(["c", "bias", "residual"].into_iter().zip(epilogue.extras().map(|extra| extra.map(|e| (e.layout, e.dtype)))));
         for (name, there) in bound {
             // Of a second pass, both operands are parts, which have been checked as `out` of the first.
             if let Some((layout, dtype)) = there.filter(|_| !second || !["lhs", "rhs", "gate"].contains(&name)) {
@@ -424,7 +428,10 @@ impl Call {
             splits: word(op, "splits", splits)?,
             chunk: loop_end(op, "k", chunk(k, splits))?,
             split_stride: word(op, "the parts", stride)?,
-            has: u32::from(c.is_some()) | u32::from(bias.is_some()) << 1 | u32::from(residual.is_some()) << 2 | u32::from(epilogue.accumulate) << 3,
+            has: u32::from(c.is_some())
+                | u32::from(bias.is_some()) << 1
+                | u32::from(residual.is_some()) << 2
+                | u32::from(epilogue.accumulate) << 3,
             activation: epilogue.activation.code(),
             alpha: epilogue.alpha,
             beta: epilogue.beta,
@@ -432,7 +439,8 @@ impl Call {
         };
         let size = |sides: [usize; 3]| sides.into_iter().fold(1u64, |all, side| all.saturating_mul(side as u64));
         let elements = size([batch, m, n]);
-        let (left, right, deep) = if second { (elements.saturating_mul(splits as u64), 0, splits) } else { (size([batch, m, k]), size([batch, k, n]), k) };
+        let (left, right, deep) =
+            if second { (elements.saturating_mul(splits as u64), 0, splits) } else { (size([batch, m, k]), size([batch, k, n]), k) };
         let extras = epilogue.extras().iter().flatten().count() as u64;
         let sizes = [elements.saturating_mul(1 + extras), left, right.saturating_mul(gated as u64)];
         let bytes = sizes.iter().zip(*dtypes).map(|(count, dtype)| count.saturating_mul(dtype.block_bytes() as u64));
@@ -507,12 +515,11 @@ fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
         let splits = problem.k().div_ceil(16).clamp(1, 4);
         return Ok(Choice { kernel: &MATMUL, tune: &MATMUL.tunes[1], splits, swapped: false, reason: "pinned" });
     }
-    let skinny = std::ptr::eq(kernel, &MATMUL_SKINNY);
-    if skinny && problem.m() > 8 {
+    let tune = tune.unwrap_or(if std::ptr::eq(kernel, choice.kernel) { choice.tune } else { &kernel.tunes[0] });
+    if std::ptr::eq(kernel, &MATMUL_SKINNY) && problem.m() > tune.get("ROWS").unwrap_or(0) as usize {
         // Nothing that it could do: the choice stays.
         return Ok(choice);
     }
-    let tune = tune.unwrap_or(if std::ptr::eq(kernel, choice.kernel) { choice.tune } else { &kernel.tunes[0] });
     Ok(Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" })
 }
 
@@ -523,7 +530,11 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let types = DTYPES.iter().any(|own| own[..3] == problem.dtypes);
     let turned = if choice.swapped { call.swapped() } else { None };
     let mut plan = Plan::default();
-    if turned.is_none() && types && call.writes() {
+    // Its order of addition is the width's, which must not depend on where `out` lies (N4).
+    let same_bits = !std::ptr::eq(choice.kernel, &MATMUL_SKINNY)
+        || along(problem).is_some()
+        || along(&Problem { out: dense(op, problem.out.dims())?, ..problem.clone() }).is_none();
+    if turned.is_none() && types && same_bits && call.writes() {
         plan.dispatches = call.whole(caps, &choice, &mut plan.scratch)?;
         return Ok(plan);
     }

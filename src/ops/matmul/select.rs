@@ -118,7 +118,11 @@ fn splitk(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     if splits < 2 {
         return Err(format!("is for a k of 1,024 or more, not {k}"));
     }
-    Ok(Choice { splits, reason: "fewer tiles than compute units, and a long k: the parts run side by side; unmeasured on hardware", ..choice })
+    Ok(Choice {
+        splits,
+        reason: "fewer tiles than compute units, and a long k: the parts run side by side; unmeasured on hardware",
+        ..choice
+    })
 }
 
 fn groups(choice: &Choice, problem: &Problem) -> usize {
@@ -157,7 +161,14 @@ mod tests {
 
     fn caps(name: &str, kind: AdapterKind) -> Caps {
         let driver = if name.starts_with("lavapipe 26") { "llvmpipe Mesa 26.1.6 (LLVM 21.1.8)" } else { "Mesa 25.0.7 (LLVM 15.0.6)" };
-        Caps { name: name.into(), driver: driver.into(), kind, backend: Backend::Vulkan, throughput: kind.throughput(), ..Caps::webgpu_defaults() }
+        Caps {
+            name: name.into(),
+            driver: driver.into(),
+            kind,
+            backend: Backend::Vulkan,
+            throughput: kind.throughput(),
+            ..Caps::webgpu_defaults()
+        }
     }
 
     fn devices() -> Vec<(Caps, [&'static str; 6])> {
@@ -172,7 +183,10 @@ mod tests {
             (caps("Intel Iris Xe", AdapterKind::Integrated), small),
             (caps("Apple M2", AdapterKind::Integrated), small),
             (caps("Adreno 740", AdapterKind::Integrated), small),
-            (Caps::webgpu_defaults(), ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile128", "matmul.tile128"]),
+            (
+                Caps::webgpu_defaults(),
+                ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile128", "matmul.tile128"],
+            ),
             (caps("lavapipe 26", AdapterKind::Software), software("matmul_direct.rows16")),
             (caps("lavapipe 25", AdapterKind::Software), software("matmul_direct.rows8")),
         ]
@@ -224,7 +238,14 @@ mod tests {
     #[test]
     fn explain_says_what_why_and_what_not() {
         let text = explain(&problem([64, 64, 16_384]), &caps("a GPU", AdapterKind::Discrete)).expect("a plan").to_string();
-        for part in ["matmul.f32.tile64.vector", "matmul_splitk.f32", "32 parts of k", "unmeasured", "not matmul_direct, which is for", "not matmul_skinny, which is for"] {
+        for part in [
+            "matmul.f32.tile64.vector",
+            "matmul_splitk.f32",
+            "32 parts of k",
+            "unmeasured",
+            "not matmul_direct, which is for",
+            "not matmul_skinny, which is for",
+        ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
     }
