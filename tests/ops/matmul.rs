@@ -181,7 +181,7 @@ const ACTIVATIONS: [Activation; 5] = [Activation::None, Activation::Relu, Activa
 impl Options {
     /// Every combination has a number.
     fn of(number: u64) -> Self {
-        let bit = |at: u64| (number / 5 >> at) & 1 == 1;
+        let bit = |at: u64| ((number / 5) >> at) & 1 == 1;
         let bias = if bit(2) { Some(bit(3)) } else { None };
         let activation = ACTIVATIONS[(number % 5) as usize];
         Options { factors: bit(0), c: bit(1), bias, activation, gate: bit(4), residual: bit(5), accumulate: bit(6) }

@@ -107,6 +107,16 @@ pub static MATMUL_SKINNY: Kernel = Kernel {
 pub static MATMUL_SPLITK: Kernel = Kernel {
     name: "matmul_splitk",
     source: include_str!("../../../shaders/matmul_splitk.wgsl"),
+    // The parts are f32.
+    bindings: &[
+        Binding::typed("out", Access::Write, "OUT_DTYPE"),
+        Binding::new("lhs", Access::Read),
+        Binding::new("rhs", Access::Read),
+        Binding::new("gate", Access::Read),
+        Binding::new("c", Access::Read),
+        Binding::new("bias", Access::Read),
+        Binding::new("residual", Access::Read),
+    ],
     variants: &[FUSED, GATED],
     dtypes: &[&[F32, F32, F32, F32, F32, F32, F32], &[F16, F32, F32, F32, F16, F16, F16], &[BF16, F32, F32, F32, BF16, BF16, BF16]],
     ..COMMON
