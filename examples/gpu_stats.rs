@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use gristmill::ops;
+use lexopt::prelude::*;
 use stats::isa::Widths;
 use stats::{Failure, Job, Row};
 
@@ -46,23 +47,18 @@ struct Options {
 
 impl Options {
     /// None where the usage is asked for.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    fn parse(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         let mut options = Options::default();
-        while let Some(arg) = args.next() {
-            let (flag, attached) = match arg.split_once('=') {
-                Some((flag, value)) if flag.starts_with("--") => (flag, Some(value.to_string())),
-                _ => (arg.as_str(), None),
-            };
-            let mut value = || attached.clone().or_else(|| args.next()).ok_or_else(|| format!("{flag} needs a value"));
-            match flag {
-                "-h" | "--help" => return Ok(None),
-                "--json" => options.json = true,
-                "--kernel" => options.kernel = Some(value()?),
-                "--spec" => options.spec = Some(value()?),
-                "--file" => options.files.push(value()?.into()),
-                "--isa" => options.isa = Some(value()?.into()),
-                _ if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
-                _ => options.families.push(arg),
+        while let Some(arg) = args.next()? {
+            match arg {
+                Short('h') | Long("help") => return Ok(None),
+                Long("json") => options.json = true,
+                Long("kernel") => options.kernel = Some(args.value()?.string()?),
+                Long("spec") => options.spec = Some(args.value()?.string()?),
+                Long("file") => options.files.push(args.value()?.into()),
+                Long("isa") => options.isa = Some(args.value()?.into()),
+                Value(family) => options.families.push(family.string()?),
+                other => return Err(other.unexpected()),
             }
         }
         if !options.files.is_empty() && (options.kernel.is_some() || options.spec.is_some()) {
@@ -94,13 +90,13 @@ fn main() -> ExitCode {
         eprintln!("gpu_stats: {problem}\n{USAGE}");
         ExitCode::from(2)
     };
-    let options = match Options::parse(std::env::args().skip(1)) {
+    let options = match Options::parse(lexopt::Parser::from_env()) {
         Ok(Some(options)) => options,
         Ok(None) => {
             say(USAGE);
             return ExitCode::SUCCESS;
         }
-        Err(problem) => return wrong(problem),
+        Err(problem) => return wrong(problem.to_string()),
     };
     let jobs = match options.jobs() {
         Ok(jobs) => jobs,

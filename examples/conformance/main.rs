@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use gristmill::Device;
+use lexopt::prelude::*;
 
 use compare::Report;
 use manifest::{Case, Outcome, Stop, fail, unsupported};
@@ -55,29 +56,24 @@ struct Options {
 
 impl Options {
     /// None where the usage is asked for.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    fn parse(mut args: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         let mut options = Options { cpu: true, gpu: true, quiet: false, reasons: None, write_reasons: None, folders: Vec::new() };
-        while let Some(arg) = args.next() {
-            let (flag, attached) = match arg.split_once('=') {
-                Some((flag, value)) if flag.starts_with("--") => (flag, Some(value.to_string())),
-                _ => (arg.as_str(), None),
-            };
-            let mut value = || attached.clone().or_else(|| args.next()).ok_or_else(|| format!("{flag} needs a value"));
-            match flag {
-                "-h" | "--help" => return Ok(None),
-                "--quiet" => options.quiet = true,
-                "--reasons" => options.reasons = Some(value()?.into()),
-                "--write-reasons" => options.write_reasons = Some(value()?.into()),
-                "--device" => {
-                    (options.cpu, options.gpu) = match value()?.as_str() {
+        while let Some(arg) = args.next()? {
+            match arg {
+                Short('h') | Long("help") => return Ok(None),
+                Long("quiet") => options.quiet = true,
+                Long("reasons") => options.reasons = Some(args.value()?.into()),
+                Long("write-reasons") => options.write_reasons = Some(args.value()?.into()),
+                Long("device") => {
+                    (options.cpu, options.gpu) = match args.value()?.string()?.as_str() {
                         "cpu" => (true, false),
                         "gpu" => (false, true),
                         "all" => (true, true),
-                        other => return Err(format!("--device {other}: not one of cpu, gpu, all")),
+                        other => return Err(format!("--device {other}: not one of cpu, gpu, all").into()),
                     }
                 }
-                _ if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
-                _ => options.folders.push(arg.into()),
+                Value(folder) => options.folders.push(folder.into()),
+                other => return Err(other.unexpected()),
             }
         }
         if options.folders.is_empty() { Err("no DIR".into()) } else { Ok(Some(options)) }
@@ -85,7 +81,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    match Options::parse(std::env::args().skip(1)) {
+    match Options::parse(lexopt::Parser::from_env()) {
         Ok(Some(options)) => ExitCode::from(u8::from(!run(&options))),
         Ok(None) => {
             say(USAGE);
