@@ -74,7 +74,7 @@ fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 fn run(device: &Device) -> Result<f32> {
     let x = Tensor::rand_normal(device, &[37, 128], 0.0, 1.0, 1)?;
-    let [gate, up] = [2, 3].map(|seed| ops::matmul(&x, &Tensor::rand_normal(device, &[128, 300], 0.0, 0.1, seed)?));
+    let [gate, up] = [2, 3].map(|seed| ops::matmul(&x, &Tensor::rand_normal(device, &[128, 300], 0.0, 0.1, seed)?, &Default::default()));
     let (gate, up) = (gate?, up?);
     let own = swiglu(&gate, &up)?;
     let two_passes = ops::mul(&ops::silu(&gate)?, &up)?;

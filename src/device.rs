@@ -84,7 +84,8 @@ impl Device {
     /// let device = Device::cpu().batch_invariant();
     /// let x = Tensor::rand_normal(&device, &[7, 100], 0.0, 1.0, 1)?;
     /// let w = Tensor::rand_normal(&device, &[100, 50], 0.0, 1.0, 2)?;
-    /// let (all, one) = (ops::matmul(&x, &w)?, ops::matmul(&x.narrow(0, 3..4)?, &w)?);
+    /// let options = ops::Matmul::default();
+    /// let (all, one) = (ops::matmul(&x, &w, &options)?, ops::matmul(&x.narrow(0, 3..4)?, &w, &options)?);
     /// assert_eq!(all.narrow(0, 3..4)?.to_vec::<f32>()?, one.to_vec::<f32>()?);
     /// # Ok::<(), gristmill::Error>(())
     /// ```

@@ -365,8 +365,9 @@ fn rows(watch: &mut Watch) {
 
 fn products(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for pin in pins("matmul") {
-        for [m, n, k] in [
+    let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
+    for (at, pin) in kernels.into_iter().flat_map(pins).enumerate() {
+        for (shape, [m, n, k]) in [
             [1, 1, 1],
             [1, 8, 8],
             [7, 9, 5],
@@ -379,21 +380,41 @@ fn products(watch: &mut Watch) {
             [1, 130, 129],
             [129, 1, 33],
             [70, 136, 72],
-        ] {
+            [8, 40, 264],
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let (lhs, rhs, out) = (places(&[2, m, k]), places(&[2, k, n]), places(&[2, m, n]));
             for i in 0..4 {
-                let (out, lhs, rhs) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
-                for dtypes in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]] {
-                    for batch_invariant in [false, true] {
-                        let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs };
-                        let tensors = [(&out, dtypes[0]), (&lhs, dtypes[1]), (&rhs, dtypes[2])];
-                        watch.run(
-                            &format!("matmul {dtypes:?} {m} {n} {k} place {i} {pin:?}"),
-                            matmul::gpu::plan(&caps, pin, &problem),
-                            &tensors,
-                            None,
-                        );
-                    }
+                let (out, lhs, right) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
+                for (types, dtypes) in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]].into_iter().enumerate() {
+                    // Nothing, everything, or all but the gate, in turn.
+                    let all = (at + shape + i + types) % 3;
+                    let extra = |dtype, layout| Some(matmul::Extra { dtype, layout }).filter(|_| all > 0);
+                    let row = Layout::contiguous(&[n]).and_then(|l| l.broadcast_to(&[2, m, n])).expect("a bias");
+                    let epilogue = matmul::Epilogue {
+                        gate: Some(rhs[(i + i / 2) % 4]).filter(|_| all == 1),
+                        c: extra(BF16, places(&[2, m, n])[(i + 1) % 4]),
+                        bias: extra(F16, row),
+                        residual: extra(F32, places(&[2, m, n])[(i + 2) % 4]),
+                        activation: if all > 0 { ops::Activation::Silu } else { ops::Activation::None },
+                        accumulate: all == 2,
+                        ..matmul::Epilogue::NONE
+                    };
+                    let batch_invariant = i % 2 == 1;
+                    let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs: right, epilogue };
+                    let extras = [epilogue.c, epilogue.bias, epilogue.residual].into_iter().flatten();
+                    let extras: Vec<_> = extras.map(|extra| (extra.layout, extra.dtype)).collect();
+                    let mut tensors = vec![(&out, dtypes[0]), (&lhs, dtypes[1]), (&right, dtypes[2])];
+                    tensors.extend(epilogue.gate.iter().map(|gate| (gate, dtypes[2])));
+                    tensors.extend(extras.iter().map(|(layout, dtype)| (layout, *dtype)));
+                    watch.run(
+                        &format!("matmul {dtypes:?} {m} {n} {k} place {i} epilogue {all} {pin:?}"),
+                        matmul::gpu::plan(&caps, pin, &problem),
+                        &tensors,
+                        None,
+                    );
                 }
             }
         }

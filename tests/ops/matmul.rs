@@ -1,11 +1,12 @@
-//! Matmul: every tune at sizes round every tile, batches, vectors, strides; N1 to N4, N6, N8, N9.
+//! Matmul: every kernel and tune at sizes round every tile, batches, vectors, strides, epilogues; N1 to N4, N6, N8, N9.
 
 use DType::{BF16, F16, F32};
-use gristmill::{DType, Device, Tensor, ops};
+use gristmill::ops::{self, Activation, Bias, Matmul};
+use gristmill::{DType, Device, Tensor};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 
-use crate::support::bounds::sums;
+use crate::support::bounds::{self, sums};
 use crate::support::devices::{Level, Subject};
 use crate::support::input::{Host, Random};
 use crate::support::reference::{self, broadcast};
@@ -20,15 +21,39 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "transposes", transposes));
     all.extend(trials(OP, "batches", batches));
     all.extend(trials(OP, "batch_invariant", batch_invariant));
+    all.extend(trials(OP, "epilogues", epilogues));
+    all.extend(trials(OP, "long_k", long_k));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|device| {
             let mut random = Random::new(9);
             let wide = case(&mut random, device, &[3, 130, 70], &[70, 600], false);
-            vec![wide, typed(&mut random, [F16, BF16, F32], &[130, 300], &[300, 20], false)]
+            let fused =
+                fused(&mut random, F32, [130, 90, 33], Options { gate: true, residual: true, accumulate: true, ..Options::of(5) }, false);
+            vec![wide, typed(&mut random, [F16, BF16, F32], &[130, 300], &[300, 20], false), fused]
         })
     }));
     all
+}
+
+/// Every kernel that multiplies.
+const KERNELS: [&str; 4] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
+
+/// Handles pinned to each kernel and tune, and their tile.
+fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
+    let names = if device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
+    let tile = |name: &str| match name {
+        "matmul.tile128" => 128,
+        "matmul.tile32" => 32,
+        "matmul_direct.rows16" => 16,
+        "matmul_direct.rows8" | "matmul_skinny.rows8" => 8,
+        "matmul_skinny.rows4" => 4,
+        "matmul_direct.rows2" => 2,
+        "matmul_skinny.rows1" => 1,
+        "cpu" => 16,
+        _ => 64,
+    };
+    names.iter().flat_map(|name| pinned(device, name, level)).map(|(name, handle)| (name.clone(), handle, tile(&name))).collect()
 }
 
 /// A case of two operands of any rank, with random or (for N1) small whole values.
@@ -54,14 +79,14 @@ fn of(out: DType, lhs: Host, rhs: Host, exact: bool) -> Case {
     let dims = expected.dims.clone();
     let call = move |t: &[Tensor]| {
         if out == fresh {
-            return ops::matmul(&t[0], &t[1]);
+            return ops::matmul(&t[0], &t[1], &Matmul::default());
         }
         // A type that only `_into` gives.
         let mut result = Tensor::zeros(t[0].device(), out, &dims)?;
-        ops::matmul_into(&mut result, &t[0], &t[1])?;
+        ops::matmul_into(&mut result, &t[0], &t[1], &Matmul::default())?;
         Ok(result)
     };
-    Case::new(name, vec![lhs, rhs], expected, call, |out, t| ops::matmul_into(out, &t[0], &t[1]))
+    Case::new(name, vec![lhs, rhs], expected, call, |out, t| ops::matmul_into(out, &t[0], &t[1], &Matmul::default()))
 }
 
 /// NumPy's `matmul` by the reference, one matrix at a time.
@@ -99,12 +124,9 @@ fn expected(out: DType, lhs: &Host, rhs: &Host, exact: bool) -> Expected {
 /// others'.
 fn tiles(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(1);
-    for (name, handle) in pinned(device, "matmul", level) {
-        let tile = match name.as_str() {
-            "matmul.tile64" => 64,
-            _ => 16,
-        };
-        let sizes = [tile, 1, tile - 1, tile + 1, 37, 0, 2 * tile + 3];
+    for (name, handle, tile) in handles(device, level) {
+        // Few rows have their own sizes of m; and no kernel is short of columns.
+        let sizes = [tile, 1, (tile - 1).max(2), tile + 1, 37, 0, 2 * tile + 3];
         let depths = [16, 17, 1, 15, 53, 0, 130];
         let rounds = if level == Level::Full { 7 } else { 2 };
         for round in 0..rounds {
@@ -126,7 +148,7 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     let mut random = Random::new(6);
     let pairs = [(F32, F32), (F16, F16), (BF16, BF16), (F32, F16), (F32, BF16), (F16, F32), (BF16, F32)];
     let shapes = [(24, 16, 40), (8, 8, 8), (5, 9, 7), (5, 6, 7), (7, 8, 9), (1, 16, 8), (16, 1, 8), (72, 72, 24)];
-    for (name, handle) in pinned(device, OP, level) {
+    for (name, handle, _) in handles(device, level) {
         for (i, (lhs, rhs)) in pairs.into_iter().enumerate() {
             for out in [F32, F16, BF16] {
                 let chosen = if level == Level::Full { 0..8 } else { i % 2..8 };
@@ -142,12 +164,164 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     Ok(())
 }
 
+/// Which options a case has.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    factors: bool,
+    c: bool,
+    bias: Option<bool>,
+    activation: Activation,
+    gate: bool,
+    residual: bool,
+    accumulate: bool,
+}
+
+const ACTIVATIONS: [Activation; 5] = [Activation::None, Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+
+impl Options {
+    /// Every combination has a number.
+    fn of(number: u64) -> Self {
+        let bit = |at: u64| ((number / 5) >> at) & 1 == 1;
+        let bias = if bit(2) { Some(bit(3)) } else { None };
+        let activation = ACTIVATIONS[(number % 5) as usize];
+        Options { factors: bit(0), c: bit(1), bias, activation, gate: bit(4), residual: bit(5), accumulate: bit(6) }
+    }
+}
+
+/// A case with an epilogue: its inputs are lhs, rhs and what the options name, and last what `out` held.
+fn fused(random: &mut Random, dtype: DType, [m, n, k]: [usize; 3], options: Options, exact: bool) -> Case {
+    let mut make = |dims: &[usize], dtype| if exact { random.integers(dims, 2).to(dtype) } else { random.floats(dims).to(dtype) };
+    // Of other types than the operands', which no spec knows.
+    let [other, another] = if dtype == F16 { [F32, BF16] } else { [F16, F32] };
+    let (alpha, beta) = if options.factors { (if exact { -2.0 } else { 0.7 }, if exact { 3.0 } else { -1.3 }) } else { (1.0, 1.0) };
+    let mut inputs = vec![make(&[m, k], dtype), make(&[k, n], dtype)];
+    let mut add = |there: bool, dims: &[usize], dtype| {
+        if !there {
+            return None;
+        }
+        inputs.push(make(dims, dtype));
+        Some(inputs.len() - 1)
+    };
+    let gate = add(options.gate, &[k, n], dtype);
+    let c = add(options.c, &[m, 1], other);
+    let bias = add(options.bias.is_some(), &[if options.bias == Some(true) { m } else { n }], another);
+    let residual = add(options.residual, &[m, n], dtype);
+    let held = add(options.accumulate, &[m, n], dtype);
+
+    let numbers = |at: usize| inputs[at].f64s();
+    let (products, magnitudes) = reference::matmul(&numbers(0), &numbers(1), [m, n, k]);
+    let gates = gate.map(|gate| reference::matmul(&numbers(0), &numbers(gate), [m, n, k]));
+    let full = |at: Option<usize>, dims: &[usize]| at.map(|at| broadcast(&numbers(at), dims, &[m, n]));
+    let c_values = full(c, &[m, 1]);
+    let bias_dims = if options.bias == Some(true) { vec![m, 1] } else { vec![n] };
+    let bias_values = full(bias, &bias_dims);
+    let (residual_values, held_values) = (full(residual, &[m, n]), full(held, &[m, n]));
+    // Each value with what its roundings may have cost so far, to first order.
+    let evaluated = (0..m * n).map(|i| {
+        let mut x = alpha * products[i];
+        let mut e = alpha.abs() * sums(k, magnitudes[i]) + bounds::rounding(x);
+        let mut plus = |x: &mut f64, term: f64| {
+            *x += term;
+            e += bounds::rounding(*x) + bounds::rounding(term);
+        };
+        if let Some(c) = &c_values {
+            plus(&mut x, beta * c[i]);
+        }
+        if let Some(bias) = &bias_values {
+            plus(&mut x, bias[i]);
+        }
+        let (y, own, slope) = match options.activation {
+            Activation::Relu => (x.max(0.0), 0.0, 1.0),
+            Activation::Gelu => {
+                let y = x * 0.5 * reference::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+                (y, bounds::gelu(x, y), 1.13)
+            }
+            Activation::GeluTanh => {
+                let y = x * reference::sigmoid(reference::tanh_gate(x));
+                (y, bounds::gelu_tanh(x, y), 1.13)
+            }
+            Activation::Silu => {
+                let y = x * reference::sigmoid(x);
+                (y, bounds::units(10.0, y), 1.1)
+            }
+            _ => (x, 0.0, 1.0),
+        };
+        let (mut x, mut e) = (y, slope * e + own);
+        if let Some((gates, sizes)) = &gates {
+            let g = alpha * gates[i];
+            e = e * g.abs() + x.abs() * (alpha.abs() * sums(k, sizes[i]) + bounds::rounding(g));
+            x *= g;
+            e += bounds::rounding(x);
+        }
+        for term in [&residual_values, &held_values].into_iter().flatten() {
+            x += term[i];
+            e += bounds::rounding(x) + bounds::rounding(term[i]);
+        }
+        (x, e)
+    });
+    let (values, errors): (Vec<f64>, Vec<f64>) = evaluated.unzip();
+    let dims = [m, n];
+    let exact = exact && matches!(options.activation, Activation::None | Activation::Relu);
+    let expected = if exact { Expected::equal(&dims, dtype, values) } else { Expected::stored(&dims, dtype, values, errors) };
+    let call = move |out: &mut Tensor, t: &[Tensor]| {
+        let at = |number: Option<usize>| number.map(|number| &t[number]);
+        let bias = at(bias).map(|bias| if options.bias == Some(true) { Bias::Rows(bias) } else { Bias::Columns(bias) });
+        if let Some(held) = at(held) {
+            ops::copy_into(out, held)?;
+        }
+        let (alpha, beta, activation, accumulate) = (alpha as f32, beta as f32, options.activation, options.accumulate);
+        let options = Matmul { alpha, beta, c: at(c), bias, activation, gate: at(gate), residual: at(residual), accumulate, dtype: None };
+        ops::matmul_into(out, &t[0], &t[1], &options)
+    };
+    let fresh = move |t: &[Tensor]| {
+        let mut out = Tensor::zeros(t[0].device(), dtype, &dims)?;
+        call(&mut out, t)?;
+        Ok(out)
+    };
+    let exactly = if exact { " exact" } else { "" };
+    Case::new(format!("{dtype} {m}x{n}x{k} {options:?}{exactly}"), inputs, expected, fresh, call)
+}
+
+/// Every option through every kernel, in sizes for both widths, for pairs, and for neither: some of the combinations in each, all in all.
+fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(10);
+    let shapes = [[24, 16, 40], [5, 9, 7], [5, 6, 7], [7, 72, 16], [70, 136, 24], [8, 8, 8], [1, 40, 33], [33, 3, 20]];
+    let combinations = 5 * 128;
+    for (at, (name, handle, _)) in handles(device, level).into_iter().enumerate() {
+        let count = if level == Level::Full { combinations } else { 60 };
+        for i in 0..count {
+            // A stride that is prime to the number of them: every kernel meets others.
+            let number = (i * 77 + at as u64 * 13) % combinations;
+            let (shape, dtype) = (shapes[(i % 8) as usize], [F32, F16, BF16][(i / 8 % 3) as usize]);
+            let case = fused(&mut random, dtype, shape, Options::of(number), i % 4 == 3 && dtype == F32);
+            check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Few elements and a k that is split, by the choice itself too.
+fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(11);
+    for (name, handle, _) in handles(device, level) {
+        for (m, n, k) in [(3, 5, 3000), (16, 40, 2056), (2, 8, 1031)] {
+            check(OP, &subject.name, &handle, &case(&mut random, &handle, &[m, k], &[k, n], false), false)
+                .map_err(|e| format!("{name} {e}"))?;
+            let options = Options { gate: true, residual: true, ..Options::of(0) };
+            let case = fused(&mut random, F16, [m, n, k], options, false);
+            check(OP, &subject.name, &handle, &case, false).map_err(|e| format!("{name} {e}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Operands transposed in memory, each alone and both, in eights and beside them: 16-byte loads run along either axis.
 fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(7);
-    for (tune, handle) in pinned(device, OP, level) {
-        for ((m, n, k), dtype) in
-            [(72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)].into_iter().zip([F32, F16, BF16].into_iter().cycle())
+    for (tune, handle, _) in handles(device, level) {
+        for ((m, n, k), dtype) in [(8, 136, 64), (3, 40, 72), (72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)]
+            .into_iter()
+            .zip([F32, F16, BF16].into_iter().cycle())
         {
             for (lhs_turned, rhs_turned) in [(true, false), (false, true), (true, true)] {
                 let plain = typed(&mut random, [dtype; 3], &[m, k], &[k, n], false);
@@ -165,8 +339,10 @@ fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), St
                     format!("{} turned {lhs_turned} {rhs_turned}", plain.name),
                     inputs,
                     (plain.expected)(device)?,
-                    move |t: &[Tensor]| ops::matmul(&view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?),
-                    move |out: &mut Tensor, t: &[Tensor]| ops::matmul_into(out, &view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?),
+                    move |t: &[Tensor]| ops::matmul(&view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default()),
+                    move |out: &mut Tensor, t: &[Tensor]| {
+                        ops::matmul_into(out, &view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default())
+                    },
                 );
                 check(OP, &subject.name, &handle, &case, level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
             }
@@ -185,7 +361,7 @@ fn batch_invariant(subject: &Subject, device: &Device, level: Level) -> Result<(
         let run = |m: usize, first: usize| -> gristmill::Result<Vec<u32>> {
             let lhs = lhs.upload(&handle)?.narrow(0, first..first + m)?;
             // Of its own, and as the window that it is.
-            let out = ops::matmul(&if m == 1 { ops::copy(&lhs)? } else { lhs }, &rhs.upload(&handle)?)?;
+            let out = ops::matmul(&if m == 1 { ops::copy(&lhs)? } else { lhs }, &rhs.upload(&handle)?, &Matmul::default())?;
             Ok(ops::cast(&out, F32)?.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
         };
         let whole = run(257, 0).map_err(|e| e.to_string())?;

@@ -1,0 +1,252 @@
+//! Which kernel multiplies: a pure function of [`Caps`] and [`Problem`], row by row, each with its reason.
+
+use super::Problem;
+use super::gpu::{MATMUL, MATMUL_DIRECT, MATMUL_SKINNY, along};
+use crate::gpu::{AdapterKind, Caps, Constants, Kernel};
+
+/// A kernel, how it is built, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// Makes the sums.
+    pub kernel: &'static Kernel,
+    /// Its tunables.
+    pub tune: &'static Constants,
+    /// Parts that k is cut into, added by a second pass; 1 for none.
+    pub splits: usize,
+    /// Whether `outᵀ = rhsᵀ · lhsᵀ` is computed instead.
+    pub swapped: bool,
+    /// Where the choice comes from.
+    pub reason: &'static str,
+}
+
+/// A row of the table: a choice, or why not.
+type Row = fn(&Caps, &Problem) -> Result<Choice, String>;
+
+/// In order of preference: the first that does not refuse.
+const ROWS: [(&str, Row); 4] = [("matmul_direct", direct), ("matmul_skinny", skinny), ("matmul_splitk", splitk), ("matmul", tiled)];
+
+/// The choice, and what was refused before it.
+pub(super) fn select(caps: &Caps, problem: &Problem) -> (Choice, Vec<(&'static str, String)>) {
+    let mut refused = Vec::new();
+    for (name, row) in ROWS {
+        match row(caps, problem) {
+            Ok(choice) => return (choice, refused),
+            Err(why) => refused.push((name, why)),
+        }
+    }
+    // The last row never refuses.
+    (Choice { kernel: &MATMUL, tune: &MATMUL.tunes[0], splits: 1, swapped: false, reason: "" }, refused)
+}
+
+fn tune(kernel: &'static Kernel, name: &str) -> &'static Constants {
+    kernel.tune(name).unwrap_or(&kernel.tunes[0])
+}
+
+/// Workgroups that keep an adapter busy: of a large GPU 96 compute units or more, of a small one an eighth. *Unmeasured*: WebGPU does not say.
+fn wanted_groups(caps: &Caps) -> usize {
+    match caps.kind {
+        AdapterKind::Discrete => 192,
+        AdapterKind::Software => 1,
+        _ => 24,
+    }
+}
+
+/// `cargo bench --bench matmul -- 512x512x512`, on lavapipe: ARCHITECTURE.md has the figures.
+fn direct(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
+    if caps.kind != AdapterKind::Software {
+        return Err("is for adapters that run on the CPU".into());
+    }
+    // Before Mesa 26 it takes seconds to compile more, and a call's rows would be mostly idle.
+    let old = mesa(caps).is_some_and(|version| version < 26);
+    let (name, reason) = match problem.m() {
+        _ if problem.batch_invariant => ("rows8", "one for every m"),
+        0..=2 => ("rows2", "rows that are not there cost as much as others"),
+        3..=8 => ("rows8", "rows that are not there cost as much as others"),
+        _ if old => ("rows8", "measured: 8 times naive on Mesa 25, and compiled in 1.4 s where rows16 takes 4"),
+        _ => ("rows16", "measured: 17 times naive on Mesa 26; a gathered element is used for 16 rows"),
+    };
+    Ok(Choice { kernel: &MATMUL_DIRECT, tune: tune(&MATMUL_DIRECT, name), splits: 1, swapped: false, reason })
+}
+
+/// The major version of Mesa, where a driver says so.
+fn mesa(caps: &Caps) -> Option<u32> {
+    let (_, rest) = caps.driver.split_once("Mesa ")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// Bound by reading one operand once.
+fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
+    let (m, n) = (problem.m(), problem.n());
+    if problem.batch_invariant {
+        return Err("is chosen by m, which a batch-invariant product must not be".into());
+    }
+    if m.min(n) > 8 {
+        return Err(format!("is for 8 rows or columns at the most, not {m} x {n}"));
+    }
+    let swapped = m > 8;
+    if swapped && problem.epilogue.gate.is_some() {
+        return Err("turns the operands for few columns, which a gated pair does not let it".into());
+    }
+    if swapped && problem.epilogue.accumulate {
+        return Err("turns the operands for few columns, which accumulating does not let it".into());
+    }
+    if caps.workgroup_invocations < 256 {
+        return Err(format!("takes 256 invocations a workgroup, not {}", caps.workgroup_invocations));
+    }
+    let name = match m.min(n) {
+        0..=1 => "rows1",
+        2..=4 => "rows4",
+        _ => "rows8",
+    };
+    let reason = "few rows are bound by reading the other operand, once; by arithmetic, unmeasured on hardware";
+    Ok(Choice { kernel: &MATMUL_SKINNY, tune: tune(&MATMUL_SKINNY, name), splits: 1, swapped, reason })
+}
+
+/// Too few tiles for the device, and a long k.
+fn splitk(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
+    if problem.batch_invariant {
+        return Err("is chosen by m, which a batch-invariant product must not be".into());
+    }
+    let choice = tiled(caps, problem)?;
+    let (groups, wanted) = (groups(&choice, problem), wanted_groups(caps));
+    if 2 * groups > wanted {
+        return Err(format!("is for fewer tiles than {}, half of what keeps the device busy, not {groups}", wanted / 2));
+    }
+    let k = problem.k();
+    // Each part at least as long as the second pass is worth.
+    let splits = (wanted / groups.max(1)).min(k / 512).min(32);
+    if splits < 2 {
+        return Err(format!("is for a k of 1,024 or more, not {k}"));
+    }
+    Ok(Choice {
+        splits,
+        reason: "fewer tiles than compute units, and a long k: the parts run side by side; unmeasured on hardware",
+        ..choice
+    })
+}
+
+fn groups(choice: &Choice, problem: &Problem) -> usize {
+    let gated = 1 + usize::from(problem.epilogue.gate.is_some());
+    let [tile_m, tile_n] = ["TILE_M", "TILE_N"].map(|side| choice.tune.get(side).unwrap_or(1) as usize);
+    problem.m().div_ceil(tile_m).saturating_mul(problem.n().div_ceil(tile_n / gated)).saturating_mul(problem.batch())
+}
+
+/// The largest tile that leaves no unit idle and little of itself outside.
+fn tiled(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
+    let of = |name, reason| Choice { kernel: &MATMUL, tune: tune(&MATMUL, name), splits: 1, swapped: false, reason };
+    let large = of("tile128", "the most reuse: gpu_stats has it at 0.94 of AMD's FMA rate, 0.90 on RDNA3; unmeasured on hardware");
+    Ok(match (problem.m(), problem.n()) {
+        _ if problem.batch_invariant => of("tile64", "one for every m"),
+        (0..=32, _) => of("tile32", "a taller tile would be mostly outside: by arithmetic, on any device"),
+        (0..=64, _) | (_, 0..=64) => of("tile64", "a larger tile would be half outside: by arithmetic, on any device"),
+        _ if caps.workgroup_invocations < 256 || caps.workgroup_bytes < 16 << 10 => of("tile64", "the device's limits"),
+        // 64 sums and more do not fit beside their operands there (Intel: 128 registers of 8 lanes each, for 16 lanes).
+        _ if caps.kind == AdapterKind::Integrated => of("tile64", "integrated GPUs have few registers a lane; unmeasured"),
+        _ if groups(&large, problem) < wanted_groups(caps) => of("tile64", "larger tiles would be too few for the device; unmeasured"),
+        _ => large,
+    })
+}
+
+/// Whether the vector width serves.
+pub(super) fn width(problem: &Problem) -> &'static str {
+    if along(problem).is_some() { "16 bytes an access" } else { "4 bytes an access: rows and columns are not made of whole eights" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Epilogue, gpu::explain};
+    use super::*;
+    use crate::gpu::Backend;
+    use crate::{DType, Layout};
+
+    fn caps(name: &str, kind: AdapterKind) -> Caps {
+        let driver = if name.starts_with("lavapipe 26") { "llvmpipe Mesa 26.1.6 (LLVM 21.1.8)" } else { "Mesa 25.0.7 (LLVM 15.0.6)" };
+        Caps {
+            name: name.into(),
+            driver: driver.into(),
+            kind,
+            backend: Backend::Vulkan,
+            throughput: kind.throughput(),
+            ..Caps::webgpu_defaults()
+        }
+    }
+
+    fn devices() -> Vec<(Caps, [&'static str; 6])> {
+        let small = ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile64", "matmul.tile64"];
+        let large =
+            ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32 x 4", "matmul.tile64 x 32", "matmul.tile64", "matmul.tile128"];
+        let software = |many| ["matmul_direct.rows2", "matmul_direct.rows8", many, many, many, many];
+        vec![
+            (caps("AMD Radeon RX 6800 (RDNA2)", AdapterKind::Discrete), large),
+            (caps("AMD Radeon RX 7900 XTX (RDNA3)", AdapterKind::Discrete), large),
+            (caps("NVIDIA GeForce RTX 4090", AdapterKind::Discrete), large),
+            (caps("Intel Iris Xe", AdapterKind::Integrated), small),
+            (caps("Apple M2", AdapterKind::Integrated), small),
+            (caps("Adreno 740", AdapterKind::Integrated), small),
+            (
+                Caps::webgpu_defaults(),
+                ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile128", "matmul.tile128"],
+            ),
+            (caps("lavapipe 26", AdapterKind::Software), software("matmul_direct.rows16")),
+            (caps("lavapipe 25", AdapterKind::Software), software("matmul_direct.rows8")),
+        ]
+    }
+
+    fn problem([m, n, k]: [usize; 3]) -> Problem {
+        let dense = |dims: &[usize]| Layout::contiguous(dims).expect("a layout");
+        let epilogue = Epilogue::NONE;
+        Problem { dtypes: [DType::F32; 3], batch_invariant: false, out: dense(&[m, n]), lhs: dense(&[m, k]), rhs: dense(&[k, n]), epilogue }
+    }
+
+    fn name(choice: &Choice) -> String {
+        let splits = if choice.splits > 1 { format!(" x {}", choice.splits) } else { String::new() };
+        format!("{}.{}{splits}", choice.kernel.name, choice.tune.name)
+    }
+
+    /// A decoded token, a few of them, a short prompt, a long k, a square, a large one.
+    const SHAPES: [[usize; 3]; 6] =
+        [[1, 4096, 4096], [8, 4096, 4096], [24, 2048, 4096], [64, 64, 16_384], [1024, 1024, 1024], [4096, 4096, 4096]];
+
+    #[test]
+    fn every_device_has_its_kernel() {
+        for (caps, wanted) in devices() {
+            for (shape, wanted) in SHAPES.into_iter().zip(wanted) {
+                let (choice, _) = select(&caps, &problem(shape));
+                assert_eq!(name(&choice), wanted, "{} {shape:?}", caps.name);
+                assert!(!choice.reason.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn batch_invariant_products_do_not_look_at_m() {
+        for (caps, _) in devices() {
+            let choices = [1, 2, 8, 9, 33, 64, 200, 4096].map(|m| {
+                let (choice, _) = select(&caps, &Problem { batch_invariant: true, ..problem([m, 4096, 8192]) });
+                name(&choice)
+            });
+            assert!(choices.iter().all(|choice| *choice == choices[0]), "{}: {choices:?}", caps.name);
+        }
+    }
+
+    #[test]
+    fn few_columns_turn_the_operands() {
+        let (choice, _) = select(&caps("a GPU", AdapterKind::Discrete), &problem([4096, 4, 4096]));
+        assert!(choice.swapped && name(&choice) == "matmul_skinny.rows4");
+    }
+
+    #[test]
+    fn explain_says_what_why_and_what_not() {
+        let text = explain(&problem([64, 64, 16_384]), &caps("a GPU", AdapterKind::Discrete)).expect("a plan").to_string();
+        for part in [
+            "matmul.f32.tile64.vector",
+            "matmul_splitk.f32",
+            "32 parts of k",
+            "unmeasured",
+            "not matmul_direct, which is for",
+            "not matmul_skinny, which is for",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+    }
+}
