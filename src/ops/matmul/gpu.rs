@@ -71,9 +71,9 @@ pub static MATMUL: Kernel = Kernel {
     name: "matmul",
     source: include_str!("../../../shaders/matmul.wgsl"),
     tunes: &[
-        Constants { name: "tile128", values: &[("TILE_M", 128), ("TILE_N", 128), ("ROWS", 8)] },
-        Constants { name: "tile64", values: &[("TILE_M", 64), ("TILE_N", 64), ("ROWS", 4)] },
         Constants { name: "tile32", values: &[("TILE_M", 32), ("TILE_N", 64), ("ROWS", 4)] },
+        Constants { name: "tile64", values: &[("TILE_M", 64), ("TILE_N", 64), ("ROWS", 4)] },
+        Constants { name: "tile128", values: &[("TILE_M", 128), ("TILE_N", 128), ("ROWS", 8)] },
     ],
     ..COMMON
 };
@@ -83,9 +83,9 @@ pub static MATMUL_DIRECT: Kernel = Kernel {
     name: "matmul_direct",
     source: include_str!("../../../shaders/matmul_direct.wgsl"),
     tunes: &[
-        Constants { name: "rows16", values: &[("ROWS", 16)] },
-        Constants { name: "rows8", values: &[("ROWS", 8)] },
         Constants { name: "rows2", values: &[("ROWS", 2)] },
+        Constants { name: "rows8", values: &[("ROWS", 8)] },
+        Constants { name: "rows16", values: &[("ROWS", 16)] },
     ],
     ..COMMON
 };

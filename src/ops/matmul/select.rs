@@ -172,9 +172,9 @@ mod tests {
     }
 
     fn devices() -> Vec<(Caps, [&'static str; 6])> {
-        let small = ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile64", "matmul.tile64"];
+        let small = ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 24", "matmul.tile64", "matmul.tile64"];
         let large =
-            ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32 x 4", "matmul.tile64 x 32", "matmul.tile64", "matmul.tile128"];
+            ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32 x 6", "matmul.tile64 x 32", "matmul.tile64", "matmul.tile128"];
         let software = |many| ["matmul_direct.rows2", "matmul_direct.rows8", many, many, many, many];
         vec![
             (caps("AMD Radeon RX 6800 (RDNA2)", AdapterKind::Discrete), large),
@@ -185,7 +185,7 @@ mod tests {
             (caps("Adreno 740", AdapterKind::Integrated), small),
             (
                 Caps::webgpu_defaults(),
-                ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 16", "matmul.tile128", "matmul.tile128"],
+                ["matmul_skinny.rows1", "matmul_skinny.rows8", "matmul.tile32", "matmul.tile64 x 24", "matmul.tile128", "matmul.tile128"],
             ),
             (caps("lavapipe 26", AdapterKind::Software), software("matmul_direct.rows16")),
             (caps("lavapipe 25", AdapterKind::Software), software("matmul_direct.rows8")),
