@@ -16,12 +16,9 @@ use stats::{FAMILIES, Failure, Job, Row, isa};
 type Gate = (&'static str, &'static str, &'static str, f64);
 
 const GATES: &[Gate] = &[
-    ("matmul", "tile64.vector", "navi21", 0.16),
-    ("matmul", "tile64.vector", "navi31", 0.11),
-    ("matmul", "tile64.vector", "vega10", 0.16),
-    ("matmul", "tile16.vector", "navi21", 0.22),
-    ("matmul", "tile16.vector", "navi31", 0.13),
-    ("matmul", "tile16.vector", "vega10", 0.10),
+    ("matmul", "f32_f32_f32.tile128.vector", "navi21", 0.92),
+    ("matmul", "f32_f32_f32.tile128.vector", "navi31", 0.88),
+    ("matmul", "f32_f32_f32.tile128.vector", "vega10", 0.92),
     ("attention", "v64.vector", "navi21", 0.24),
     ("attention", "v64.vector", "navi31", 0.13),
     ("attention", "v64.vector", "vega10", 0.12),
