@@ -45,6 +45,7 @@ fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
     let tile = |name: &str| match name {
         "matmul.tile128" => 128,
         "matmul.tile32" => 32,
+        "matmul_direct.rows24" => 24,
         "matmul_direct.rows16" => 16,
         "matmul_direct.rows8" | "matmul_skinny.rows8" => 8,
         "matmul_skinny.rows4" => 4,
@@ -299,7 +300,7 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
     for (at, (name, handle, _)) in fused_handles(device, level).into_iter().enumerate() {
         let count = match level {
             Level::Smoke => 8,
-            Level::Quick => 48,
+            Level::Quick => 32,
             Level::Full => combinations,
         };
         for i in 0..count {

@@ -86,6 +86,7 @@ pub static MATMUL_DIRECT: Kernel = Kernel {
         Constants { name: "rows2", values: &[("ROWS", 2)] },
         Constants { name: "rows8", values: &[("ROWS", 8)] },
         Constants { name: "rows16", values: &[("ROWS", 16)] },
+        Constants { name: "rows24", values: &[("ROWS", 24)] },
     ],
     ..COMMON
 };
