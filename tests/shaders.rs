@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Params as _, Spec, Width};
+use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Needs, Params as _, Spec, Width};
 use gristmill::{DType, ops};
 use naga::{AddressSpace, Handle, Module, ResourceBinding, ScalarKind, StorageAccess, TypeInner, back};
 
@@ -338,6 +338,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     tunes: &[Constants { name: "side8", values: &[("SIDE", 8)] }, Constants { name: "side4", values: &[("SIDE", 4)] }],
     dtypes: &[&[DType::F32, DType::F32]],
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 gristmill::params! {

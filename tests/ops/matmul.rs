@@ -37,14 +37,14 @@ pub fn all() -> Vec<Trial> {
 }
 
 /// Every kernel that multiplies.
-const KERNELS: [&str; 4] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
+const KERNELS: [&str; 5] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
 
 /// Handles pinned to each kernel and tune, and their tile.
 fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
     let names = if device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
     let tile = |name: &str| match name {
         "matmul.tile128" => 128,
-        "matmul.tile32" => 32,
+        "matmul.tile32" | "matmul_coop.tile32wave8" => 32,
         "matmul_direct.rows16" => 16,
         "matmul_direct.rows8" | "matmul_skinny.rows8" => 8,
         "matmul_skinny.rows4" => 4,
@@ -53,7 +53,21 @@ fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
         "cpu" => 16,
         _ => 64,
     };
-    names.iter().flat_map(|name| pinned(device, name, level)).map(|(name, handle)| (name.clone(), handle, tile(&name))).collect()
+    let all = names.iter().flat_map(|name| pinned(device, name, level)).map(|(name, handle)| (name.clone(), handle, tile(&name)));
+    all.filter(|(name, ..)| !name.starts_with("matmul_coop") || cooperative(device).contains(name)).collect()
+}
+
+/// The tunes of `matmul_coop` that the device can run.
+#[cfg(feature = "gpu")]
+fn cooperative(device: &Device) -> Vec<String> {
+    let Some(caps) = device.caps() else { return Vec::new() };
+    let able = ops::matmul::gpu::MATMUL_COOP.tunes.iter().filter(|tune| ops::matmul::gpu::cooperates(caps, tune).is_ok());
+    able.map(|tune| format!("matmul_coop.{}", tune.name)).collect()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn cooperative(_device: &Device) -> Vec<String> {
+    Vec::new()
 }
 
 /// A case of two operands of any rank, with random or (for N1) small whole values.
