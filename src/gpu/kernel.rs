@@ -99,9 +99,7 @@ impl Needs {
     pub const fn libs(self) -> &'static [&'static str] {
         match self {
             Needs::Nothing => &[],
-            Needs::Matrices => {
-                &[include_str!("../../shaders/lib/coop_8.wgsl"), include_str!("../../shaders/lib/coop_16.wgsl")]
-            }
+            Needs::Matrices => &[include_str!("../../shaders/lib/coop_8.wgsl"), include_str!("../../shaders/lib/coop_16.wgsl")],
         }
     }
 }

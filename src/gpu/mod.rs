@@ -13,8 +13,8 @@ use std::time::Duration;
 
 pub use caps::{AdapterKind, Backend, Caps, Throughput};
 pub use kernel::{
-    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Needs, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding, check_kernel,
-    fold, loop_end, runs, word,
+    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Needs, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding,
+    check_kernel, fold, loop_end, runs, word,
 };
 
 pub(crate) use pool::GpuBuffer;

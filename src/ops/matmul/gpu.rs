@@ -7,8 +7,8 @@ use super::select::{Choice, select, width};
 use super::{Activation, Epilogue, Extra, Problem};
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Backend, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold,
-    loop_end, runs, word,
+    Access, Arg, Backend, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, check_binding,
+    check_kernel, fold, loop_end, runs, word,
 };
 use crate::ops::{cast, cut};
 use crate::tensor::dense;
@@ -200,7 +200,9 @@ pub(super) fn coop_serves(problem: &Problem) -> Result<(), String> {
         return Err(format!("multiplies f16 by f16, not {lhs} by {rhs}"));
     }
     if problem.batch_invariant {
-        return Err("takes operands in whole eights alone, and a batch-invariant product must not add otherwise where they lie otherwise".into());
+        return Err(
+            "takes operands in whole eights alone, and a batch-invariant product must not add otherwise where they lie otherwise".into()
+        );
     }
     let (n, k) = (problem.n(), problem.k());
     if k == 0 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {

@@ -3,8 +3,8 @@
 use super::{Function, Problem};
 use crate::error::Result;
 use crate::gpu::{
-    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
-    loop_end, runs, word,
+    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding,
+    fold, loop_end, runs, word,
 };
 use crate::ops::{copy, cut, through_scratch};
 use crate::tensor::dense;
