@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gristmill::gpu::{Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
+use gristmill::gpu::{Access, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
 use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
@@ -139,9 +139,29 @@ impl Watch {
                     label: Some(&name),
                     source: wgpu::ShaderSource::Wgsl(text.into()),
                 });
+                // Not the layout that wgpu derives, which leaves out what a spec does not read.
+                let buffer = |read_only| wgpu::BufferBindingType::Storage { read_only };
+                let storage = dispatch.kernel.bindings.iter().map(|binding| buffer(binding.access == Access::Read));
+                let entries: Vec<_> = storage
+                    .chain([wgpu::BufferBindingType::Uniform, buffer(false)])
+                    .zip(0..)
+                    .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
+                        binding,
+                        visibility: wgpu::ShaderStages::COMPUTE,
+                        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                        count: None,
+                    })
+                    .collect();
+                let layout = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+                let layout = self.device.create_bind_group_layout(&layout);
+                let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: None,
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
                 let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                     label: Some(&name),
-                    layout: None,
+                    layout: Some(&layout),
                     module: &module,
                     entry_point: Some("main"),
                     compilation_options: Default::default(),
