@@ -410,6 +410,11 @@ fn products(watch: &mut Watch) {
             for i in 0..4 {
                 let (out, lhs, right) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
                 for (types, dtypes) in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]].into_iter().enumerate() {
+                    // What it does not serve goes to another kernel.
+                    let matrices = pin.is_some_and(|pin| pin.kernel.needs != Needs::Nothing);
+                    if matrices && dtypes != [F16; 3] {
+                        continue;
+                    }
                     // Nothing, everything, or all but the gate, in turn.
                     let all = (at + shape + i + types) % 3;
                     let extra = |dtype, layout| Some(matmul::Extra { dtype, layout }).filter(|_| all > 0);
@@ -424,7 +429,7 @@ fn products(watch: &mut Watch) {
                         ..matmul::Epilogue::NONE
                     };
                     // Of a matrix load the first element is watched. The others lie in lines that are whole in workgroup memory, by constants.
-                    let batch_invariant = i % 2 == 1 && pin.is_none_or(|pin| pin.kernel.needs == Needs::Nothing);
+                    let batch_invariant = i % 2 == 1 && !matrices;
                     let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs: right, epilogue };
                     let extras = [epilogue.c, epilogue.bias, epilogue.residual].into_iter().flatten();
                     let extras: Vec<_> = extras.map(|extra| (extra.layout, extra.dtype)).collect();
