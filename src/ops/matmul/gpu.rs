@@ -141,10 +141,10 @@ pub static MATMUL_COOP: Kernel = Kernel {
         Binding::new("residual", Access::Read),
     ],
     tunes: &[
+        // The first that fits is taken: none whose subgroups would be idle. Four of 64 x 64 each is what CUTLASS takes.
+        Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 64, 64, 128]) },
         // gpu_stats: 0.9 of RDNA3's matrix rate.
         Constants { name: "tile128wave64", values: &coop([16, 128, 128, 32, 64, 64, 256]) },
-        // What CUTLASS takes: four subgroups, 64 x 64 each.
-        Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 64, 64, 128]) },
         // Apple: a slot's sums are 32 registers of 32 lanes.
         Constants { name: "tile64wave32", values: &coop([8, 64, 64, 32, 32, 32, 128]) },
         // For tests on lavapipe: many tiles in a small product.
