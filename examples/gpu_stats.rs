@@ -21,6 +21,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use gristmill::gpu::{Kernel, Spec};
 use gristmill::ops;
 use lexopt::prelude::*;
 use stats::isa::Widths;
@@ -78,9 +79,11 @@ impl Options {
             self.kernel.as_ref().is_none_or(|kernel| kernel == name) && self.spec.as_ref().is_none_or(|part| spec.contains(part.as_str()))
         };
         let all = ops::kernels().iter().flat_map(|kernel| kernel.specs().map(move |spec| (kernel, spec)));
-        let jobs: Result<Vec<Job>, String> =
-            all.filter(|(kernel, spec)| wanted(kernel.name, &spec.to_string())).map(|(kernel, spec)| Job::of(kernel, &spec)).collect();
-        jobs.and_then(|jobs| if jobs.is_empty() { Err("no kernel and spec of that name".into()) } else { Ok(jobs) })
+        let able = |kernel: &Kernel, spec: &Spec| self.families.iter().all(|family| stats::offers(family, kernel, spec));
+        let all = all.filter(|(kernel, spec)| wanted(kernel.name, &spec.to_string()) && able(kernel, spec));
+        let jobs: Result<Vec<Job>, String> = all.map(|(kernel, spec)| Job::of(kernel, &spec)).collect();
+        let none = "no kernel and spec of that name that these families can run";
+        jobs.and_then(|jobs| if jobs.is_empty() { Err(none.into()) } else { Ok(jobs) })
     }
 }
 

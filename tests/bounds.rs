@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gristmill::gpu::{Arg, Backend, Caps, GpuOptions, Pin, Plan, wgpu};
+use gristmill::gpu::{Access, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
 use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
@@ -139,9 +139,29 @@ impl Watch {
                     label: Some(&name),
                     source: wgpu::ShaderSource::Wgsl(text.into()),
                 });
+                // Not the layout that wgpu derives, which leaves out what a spec does not read.
+                let buffer = |read_only| wgpu::BufferBindingType::Storage { read_only };
+                let storage = dispatch.kernel.bindings.iter().map(|binding| buffer(binding.access == Access::Read));
+                let entries: Vec<_> = storage
+                    .chain([wgpu::BufferBindingType::Uniform, buffer(false)])
+                    .zip(0..)
+                    .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
+                        binding,
+                        visibility: wgpu::ShaderStages::COMPUTE,
+                        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                        count: None,
+                    })
+                    .collect();
+                let layout = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+                let layout = self.device.create_bind_group_layout(&layout);
+                let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: None,
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
                 let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                     label: Some(&name),
-                    layout: None,
+                    layout: Some(&layout),
                     module: &module,
                     entry_point: Some("main"),
                     compilation_options: Default::default(),
@@ -220,10 +240,11 @@ fn places(dims: &[usize]) -> Vec<Layout> {
     all
 }
 
-/// The tunes of a kernel, as pins, and none.
-fn pins(name: &str) -> Vec<Option<Pin>> {
+/// The tunes of a kernel, as pins, and none. Of cooperative matrices those that the device can run.
+fn pins(caps: &Caps, name: &str) -> Vec<Option<Pin>> {
     let kernel = *ops::kernels().iter().find(|kernel| kernel.name == name).expect("a kernel");
-    let tunes = kernel.tunes.iter().map(|tune| Some(Pin { kernel, tune: Some(tune) }));
+    let able = kernel.tunes.iter().filter(|tune| kernel.needs == Needs::Nothing || matmul::gpu::cooperates(caps, tune).is_ok());
+    let tunes = able.map(|tune| Some(Pin { kernel, tune: Some(tune) }));
     tunes.chain([None]).collect()
 }
 
@@ -309,7 +330,7 @@ fn reductions(watch: &mut Watch) {
         ("reduce", reduce::Function::Sum, [[F32, F32], [F16, F16], [F32, BF16], [BF16, BF16]]),
         ("reduce_arg", reduce::Function::ArgMax, [[U32, F32], [U32, F16], [U32, U8], [U32, I32]]),
     ] {
-        for pin in pins(name) {
+        for pin in pins(&caps, name) {
             for len in LENGTHS.into_iter().chain([511, 513, 16_385, 20_000, 70_001]) {
                 for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![len], 0), (vec![2, len, 5], 1)] {
                     if len > 3000 && dims.len() == 3 {
@@ -339,7 +360,7 @@ fn reductions(watch: &mut Watch) {
 
 fn rows(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for pin in pins("softmax") {
+    for pin in pins(&caps, "softmax") {
         for len in LENGTHS {
             for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![2, 2, len], 2)] {
                 let places = places(&dims);
@@ -365,8 +386,8 @@ fn rows(watch: &mut Watch) {
 
 fn products(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
-    for (at, pin) in kernels.into_iter().flat_map(pins).enumerate() {
+    let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
+    for (at, pin) in kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).enumerate() {
         for (shape, [m, n, k]) in [
             [1, 1, 1],
             [1, 8, 8],
@@ -389,6 +410,11 @@ fn products(watch: &mut Watch) {
             for i in 0..4 {
                 let (out, lhs, right) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
                 for (types, dtypes) in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]].into_iter().enumerate() {
+                    // What it does not serve goes to another kernel.
+                    let matrices = pin.is_some_and(|pin| pin.kernel.needs != Needs::Nothing);
+                    if matrices && dtypes != [F16; 3] {
+                        continue;
+                    }
                     // Nothing, everything, or all but the gate, in turn.
                     let all = (at + shape + i + types) % 3;
                     let extra = |dtype, layout| Some(matmul::Extra { dtype, layout }).filter(|_| all > 0);
@@ -402,7 +428,8 @@ fn products(watch: &mut Watch) {
                         accumulate: all == 2,
                         ..matmul::Epilogue::NONE
                     };
-                    let batch_invariant = i % 2 == 1;
+                    // Of a matrix load the first element is watched. The others lie in lines that are whole in workgroup memory, by constants.
+                    let batch_invariant = i % 2 == 1 && !matrices;
                     let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs: right, epilogue };
                     let extras = [epilogue.c, epilogue.bias, epilogue.residual].into_iter().flatten();
                     let extras: Vec<_> = extras.map(|extra| (extra.layout, extra.dtype)).collect();
@@ -492,7 +519,8 @@ fn every_index_stays_inside() {
     let cases: usize = watch.seen.values().sum();
     println!("{cases} dispatches of {} kernels and specs", watch.seen.len());
     let kernels: BTreeSet<&str> = watch.seen.keys().filter_map(|name| name.split('.').next()).collect();
-    let missing: Vec<_> = ops::kernels().iter().filter(|kernel| !kernels.contains(kernel.name)).map(|kernel| kernel.name).collect();
+    let able = ops::kernels().iter().filter(|kernel| kernel.needs.met(&watch.caps));
+    let missing: Vec<_> = able.filter(|kernel| !kernels.contains(kernel.name)).map(|kernel| kernel.name).collect();
     assert!(missing.is_empty(), "never run: {missing:?}");
     assert!(
         watch.failed.is_empty(),

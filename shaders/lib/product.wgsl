@@ -1,5 +1,5 @@
 // What the matmul kernels share: bindings, Params, and what becomes of a sum: out = act(alpha sum + beta c + bias) * gate + residual.
-// Needs a Word, lib/element.wgsl, lib/float.wgsl, lib/unary.wgsl and lib/order.wgsl.
+// Needs a Word, an Operand (lib/operand.wgsl, or the kernel's own), lib/element.wgsl, lib/float.wgsl, lib/unary.wgsl and lib/order.wgsl.
 
 const OUT_DTYPE: u32 = 0u;
 const LHS_DTYPE: u32 = 0u;
@@ -66,9 +66,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> out: array<Word>;
-@group(0) @binding(1) var<storage, read> lhs: array<Word>;
-@group(0) @binding(2) var<storage, read> rhs: array<Word>;
-@group(0) @binding(3) var<storage, read> gate: array<Word>;
+@group(0) @binding(1) var<storage, read> lhs: array<Operand>;
+@group(0) @binding(2) var<storage, read> rhs: array<Operand>;
+@group(0) @binding(3) var<storage, read> gate: array<Operand>;
 @group(0) @binding(4) var<storage, read> c: array<u32>;
 @group(0) @binding(5) var<storage, read> bias: array<u32>;
 @group(0) @binding(6) var<storage, read> residual: array<u32>;

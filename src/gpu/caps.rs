@@ -115,6 +115,9 @@ pub struct Caps {
     pub f16: bool,
     /// Subgroup sizes, smallest and largest, where subgroup operations may be used.
     pub subgroups: Option<(u32, u32)>,
+    /// The side of the cooperative matrices, 8 or 16, where there are such of f16 into f32. Never of a device that the caller made: wgpu tells
+    /// of them by the adapter.
+    pub cooperative: Option<u32>,
     /// What it is sure to do: no dispatch is planned that would take longer than 250 ms by it and can be cut.
     pub throughput: Throughput,
 }
@@ -135,6 +138,7 @@ impl Caps {
             buffer_bytes: 256 << 20,
             f16: false,
             subgroups: None,
+            cooperative: None,
             throughput: AdapterKind::Unknown.throughput(),
         }
     }

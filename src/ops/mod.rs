@@ -98,6 +98,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &copy::gpu::COPY_SCATTER,
         &gather::gpu::GATHER,
         &matmul::gpu::MATMUL,
+        &matmul::gpu::MATMUL_COOP,
         &matmul::gpu::MATMUL_DIRECT,
         &matmul::gpu::MATMUL_SKINNY,
         &matmul::gpu::MATMUL_SPLITK,

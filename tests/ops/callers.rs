@@ -1,6 +1,6 @@
 //! Callers who bring their own device, buffers, encoders and kernels.
 
-use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Params as _, Plan, Spec, Width, wgpu};
+use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Needs, Params as _, Plan, Spec, Width, wgpu};
 use gristmill::{DType, Device, Error, Tensor, ops};
 use libtest_mimic::Trial;
 use wgpu::BufferUsages;
@@ -224,6 +224,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     tunes: &[Constants::NONE],
     dtypes: &[&[DType::F32; 2]],
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 /// More than a tensor may hold, which shows when its encoder is closed.

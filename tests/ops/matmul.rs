@@ -10,6 +10,8 @@ use crate::support::bounds::{self, sums};
 use crate::support::devices::{Level, Subject};
 use crate::support::input::{Host, Random};
 use crate::support::reference::{self, broadcast};
+#[cfg(feature = "gpu")]
+use crate::support::runner::expect;
 use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
 
 const OP: &str = "matmul";
@@ -23,6 +25,8 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "batch_invariant", batch_invariant));
     all.extend(trials(OP, "epilogues", epilogues));
     all.extend(trials(OP, "long_k", long_k));
+    #[cfg(feature = "gpu")]
+    all.extend(trials(OP, "cooperative", cooperative));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|_| {
@@ -36,7 +40,7 @@ pub fn all() -> Vec<Trial> {
     all
 }
 
-/// Every kernel that multiplies.
+/// Every kernel that multiplies but `matmul_coop`, which has a suite of the problems that it serves.
 const KERNELS: [&str; 4] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
 
 /// Handles pinned to each kernel and tune, and their tile.
@@ -343,30 +347,112 @@ fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), St
         {
             for (lhs_turned, rhs_turned) in [(true, false), (false, true), (true, true)] {
                 let plain = typed(&mut random, [dtype; 3], &[m, k], &[k, n], false);
-                let turned = |host: &Host, turned: bool| {
-                    if !turned {
-                        return host.clone();
-                    }
-                    let (rows, cols, values) = (host.dims[0], host.dims[1], host.f64s());
-                    let values: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows] as f32).collect();
-                    Host::new(&[cols, rows], &values).to(dtype)
-                };
-                let inputs = vec![turned(&plain.inputs[0], lhs_turned), turned(&plain.inputs[1], rhs_turned)];
-                let view = |t: &Tensor, turned: bool| if turned { t.transpose(0, 1) } else { Ok(t.clone()) };
-                let case = Case::new(
-                    format!("{} turned {lhs_turned} {rhs_turned}", plain.name),
-                    inputs,
-                    (plain.expected)(device)?,
-                    move |t: &[Tensor]| ops::matmul(&view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default()),
-                    move |out: &mut Tensor, t: &[Tensor]| {
-                        ops::matmul_into(out, &view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default())
-                    },
-                );
+                let case = turned(device, plain, [lhs_turned, rhs_turned])?;
                 check(OP, &subject.name, &handle, &case, level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
             }
         }
     }
     Ok(())
+}
+
+/// A case of two matrices of one type, with those transposed in memory that are said to be.
+fn turned(device: &Device, plain: Case, [lhs_turned, rhs_turned]: [bool; 2]) -> Result<Case, String> {
+    let turned = |host: &Host, turned: bool| {
+        if !turned {
+            return host.clone();
+        }
+        let (rows, cols, values) = (host.dims[0], host.dims[1], host.f64s());
+        let values: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows] as f32).collect();
+        Host::new(&[cols, rows], &values).to(host.dtype)
+    };
+    let inputs = vec![turned(&plain.inputs[0], lhs_turned), turned(&plain.inputs[1], rhs_turned)];
+    let view = |t: &Tensor, turned: bool| if turned { t.transpose(0, 1) } else { Ok(t.clone()) };
+    Ok(Case::new(
+        format!("{} turned {lhs_turned} {rhs_turned}", plain.name),
+        inputs,
+        (plain.expected)(device)?,
+        move |t: &[Tensor]| ops::matmul(&view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default()),
+        move |out: &mut Tensor, t: &[Tensor]| {
+            ops::matmul_into(out, &view(&t[0], lhs_turned)?, &view(&t[1], rhs_turned)?, &Matmul::default())
+        },
+    ))
+}
+
+/// Cooperative matrices, by every tune that the device can run: sizes round the tile, results of each type, operands that lie either way,
+/// batches, epilogues, a long k; each of them a product that the kernel serves, and by its plan does.
+#[cfg(feature = "gpu")]
+fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::gpu::AdapterKind;
+    use gristmill::ops::matmul::gpu::{MATMUL_COOP, cooperates};
+
+    let Some(caps) = device.caps() else { return Ok(()) };
+    let lavapipe = caps.kind == AdapterKind::Software && caps.driver.contains("Mesa 26") && caps.subgroups == Some((8, 8));
+    if lavapipe && caps.cooperative != Some(8) {
+        return Err(format!("{} has cooperative matrices of 8 in Mesa 26, and the device shows {:?}", caps.name, caps.cooperative));
+    }
+    let mut random = Random::new(12);
+    for tune in MATMUL_COOP.tunes.iter().filter(|tune| cooperates(caps, tune).is_ok()) {
+        let handle = device.pinned((&MATMUL_COOP, tune));
+        let tile = tune.get("TILE_M").unwrap_or(64) as usize;
+        let run = |case: Case, served: bool, all_forms: bool| {
+            expect(served, format!("{} {}: the plan has no matmul_coop", tune.name, case.name))?;
+            check(OP, &subject.name, &handle, &case, all_forms).map_err(|e| format!("{} {e}", tune.name))
+        };
+        let served = |dims: [usize; 3], sides| coop_serves(caps, tune, [F16; 3], &[], dims, sides);
+
+        let sizes = [[tile, tile, 32], [1, 8, 8], [tile - 1, tile - 8, 40], [tile + 1, tile + 8, 16], [2 * tile + 3, 2 * tile, 72]];
+        for (i, [m, n, k]) in sizes.into_iter().enumerate() {
+            for (out, exact) in [(F32, true), (F16, true), (BF16, k < 28), (F32, false), (F16, false)] {
+                let case = typed(&mut random, [out, F16, F16], &[m, k], &[k, n], exact);
+                run(case, coop_serves(caps, tune, [out, F16, F16], &[], [m, n, k], [false; 2]), level == Level::Full || i == 2)?;
+            }
+        }
+        for [m, n, k] in [[tile + 8, tile + 16, 40], [8, 24, 64], [2 * tile, 8, 24]] {
+            for sides in [[true, false], [false, true], [true, true]] {
+                let case = turned(device, typed(&mut random, [F16; 3], &[m, k], &[k, n], true), sides)?;
+                run(case, served([m, n, k], sides), level == Level::Full)?;
+            }
+        }
+        for (left, right) in [(vec![3], vec![3]), (vec![2, 3], vec![1]), (vec![2, 1, 2, 1], vec![3, 1, 2])] {
+            let [m, n, k] = [tile + 2, 24, 24];
+            let case = typed(&mut random, [F16; 3], &[&left[..], &[m, k]].concat(), &[&right[..], &[k, n]].concat(), true);
+            let batch = gristmill::Layout::broadcast_dims(&[&left, &right]).expect("they broadcast");
+            run(case, coop_serves(caps, tune, [F16; 3], &batch, [m, n, k], [false; 2]), false)?;
+        }
+        run(typed(&mut random, [F32, F16, F16], &[9, 2056], &[2056, 16], false), served([9, 16, 2056], [false; 2]), false)?;
+        let shapes = [[24, 16, 40], [tile + 6, 2 * tile + 8, 24], [8, 8, 8], [7, 72, 16]];
+        let combinations = 5 * 128;
+        for i in 0..if level == Level::Full { combinations } else { 80 } {
+            let shape = shapes[(i % 4) as usize];
+            let options = Options::of(i * 77 % combinations);
+            // A gated product would pass 2048, above which f16 does not hold every whole number.
+            let case = fused(&mut random, F16, shape, options, i % 3 == 2 && !options.gate);
+            run(case, served(shape, [false; 2]), false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the plan of a dense product, some sides of which lie transposed, has `matmul_coop` in it.
+#[cfg(feature = "gpu")]
+fn coop_serves(
+    caps: &gristmill::gpu::Caps,
+    tune: &'static gristmill::gpu::Constants,
+    dtypes: [DType; 3],
+    batch: &[usize],
+    [m, n, k]: [usize; 3],
+    [lhs_turned, rhs_turned]: [bool; 2],
+) -> bool {
+    use gristmill::ops::matmul::{Epilogue, Problem, gpu};
+    let dense = |rows, cols, turned: bool| {
+        let dims = |rows, cols| [batch, &[rows, cols]].concat();
+        let layout = gristmill::Layout::contiguous(&if turned { dims(cols, rows) } else { dims(rows, cols) }).expect("a small shape");
+        if turned { layout.transpose(layout.rank() - 2, layout.rank() - 1).expect("two axes") } else { layout }
+    };
+    let (out, lhs, rhs) = (dense(m, n, false), dense(m, k, lhs_turned), dense(k, n, rhs_turned));
+    let problem = Problem { dtypes, batch_invariant: false, out, lhs, rhs, epilogue: Epilogue::NONE };
+    let plan = gpu::plan(caps, Some((&gpu::MATMUL_COOP, tune).into()), &problem);
+    plan.is_ok_and(|plan| plan.dispatches.iter().any(|dispatch| dispatch.kernel.name == "matmul_coop" && dispatch.spec.tune == tune))
 }
 
 /// N5: a row alone, and inside batches of 1 to 257, gives the same bits.

@@ -1,5 +1,5 @@
-//! Matmul on a GPU: a kernel of register tiles for most, and one each for few rows, for few tiles with a long k, and for adapters that run on
-//! the CPU. All share `shaders/lib/product.wgsl`: bindings, [`Params`], the epilogue.
+//! Matmul on a GPU: a kernel of register tiles for most, and one each for cooperative matrices, for few rows, for few tiles with a long k, and
+//! for adapters that run on the CPU. All share `shaders/lib/product.wgsl`: bindings, [`Params`], the epilogue.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use super::select::{Choice, select, width};
 use super::{Activation, Epilogue, Extra, Problem};
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold,
-    loop_end, runs, word,
+    Access, Arg, Backend, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, check_binding,
+    check_kernel, fold, loop_end, runs, word,
 };
 use crate::ops::{cast, cut};
 use crate::tensor::dense;
@@ -23,6 +23,7 @@ const LIBS: &[&str] = &[
     include_str!("../../../shaders/lib/float.wgsl"),
     include_str!("../../../shaders/lib/unary.wgsl"),
     include_str!("../../../shaders/lib/order.wgsl"),
+    include_str!("../../../shaders/lib/operand.wgsl"),
 ];
 
 /// The gate has the type of rhs; those of the last three are in `Params`.
@@ -64,6 +65,7 @@ const COMMON: Kernel = Kernel {
     tunes: &[Constants::NONE],
     dtypes: DTYPES,
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 /// Tiles in registers, brought in through workgroup memory. Results that it does not write go through an f32 scratch.
@@ -122,6 +124,108 @@ pub static MATMUL_SPLITK: Kernel = Kernel {
     dtypes: &[&[F32, F32, F32, F32, F32, F32, F32], &[F16, F32, F32, F32, F16, F16, F16], &[BF16, F32, F32, F32, BF16, BF16, BF16]],
     ..COMMON
 };
+
+/// f16 by f16, on the matrix units of a device that shows them. Each tune is for one side of the matrices, and for subgroups of up to so many
+/// lanes: see [`cooperates`]. Side 8 is executed by the oracle (lavapipe); side 16 is the same text, and *unmeasured on hardware* as all are.
+pub static MATMUL_COOP: Kernel = Kernel {
+    name: "matmul_coop",
+    source: include_str!("../../../shaders/matmul_coop.wgsl"),
+    // All but the last, lib/operand.wgsl: it reads eights of f16.
+    libs: LIBS.split_at(LIBS.len() - 1).0,
+    bindings: &[
+        Binding::typed("out", Access::Write, "OUT_DTYPE"),
+        Binding::new("lhs", Access::Read),
+        Binding::new("rhs", Access::Read),
+        Binding::new("gate", Access::Read),
+        Binding::new("c", Access::Read),
+        Binding::new("bias", Access::Read),
+        Binding::new("residual", Access::Read),
+    ],
+    tunes: &[
+        // The first that fits is taken: none whose subgroups would be idle. Four of 64 x 64 each is what CUTLASS takes.
+        Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 64, 64, 128]) },
+        // gpu_stats: 0.9 of RDNA3's matrix rate.
+        Constants { name: "tile128wave64", values: &coop([16, 128, 128, 32, 64, 64, 256]) },
+        // Apple: a slot's sums are 32 registers of 32 lanes.
+        Constants { name: "tile64wave32", values: &coop([8, 64, 64, 32, 32, 32, 128]) },
+        // For tests on lavapipe: many tiles in a small product.
+        Constants { name: "tile32wave8", values: &coop([8, 32, 32, 16, 16, 16, 32]) },
+    ],
+    dtypes: &[&[F16, F16, F16, F16, F16, F16, F16], &[F32, F16, F16, F16, F32, F32, F32]],
+    widths: &[Width::Vector],
+    needs: Needs::Matrices,
+    ..COMMON
+};
+
+/// The constants of `matmul_coop.wgsl`.
+const fn coop([side, tile_m, tile_n, tile_k, slot_m, slot_n, threads]: [u32; 7]) -> [(&'static str, u32); 7] {
+    [
+        ("COOP", side),
+        ("TILE_M", tile_m),
+        ("TILE_N", tile_n),
+        ("TILE_K", tile_k),
+        ("SLOT_M", slot_m),
+        ("SLOT_N", slot_n),
+        ("THREADS", threads),
+    ]
+}
+
+/// Whether a device can run a tune of [`MATMUL_COOP`], or why not.
+pub fn cooperates(caps: &Caps, tune: &Constants) -> Result<(), String> {
+    let [side, tile_m, tile_n, tile_k, slot_m, slot_n, threads] = coop([0; 7]).map(|(name, _)| tune.get(name).unwrap_or(1));
+    let Some(own) = caps.cooperative else { return Err("needs cooperative matrices, which the device does not show".into()) };
+    if side != own {
+        return Err(format!("{} is for matrices of {side}, and the device has {own}", tune.name));
+    }
+    // wgpu says 64 of every GPU under Metal; those of Apple's make have 32.
+    let apple = caps.backend == Backend::Metal && caps.name.starts_with("Apple");
+    let widest = caps.subgroups.map_or(u32::MAX, |(_, most)| if apple { most.min(32) } else { most });
+    let slots = tile_m / slot_m * (tile_n / slot_n);
+    if slots.saturating_mul(widest) > threads {
+        return Err(format!("{} has {threads} invocations for {slots} subgroups, which the device may make of {widest}", tune.name));
+    }
+    if threads > caps.workgroup_invocations {
+        return Err(format!("{} takes {threads} invocations a workgroup, not {}", tune.name, caps.workgroup_invocations));
+    }
+    let bytes = (tile_m + tile_n) * (tile_k + 8) * 2 + slots * side * 2 * side * 4;
+    if bytes > caps.workgroup_bytes {
+        return Err(format!("{} takes {bytes} bytes of workgroup memory, not {}", tune.name, caps.workgroup_bytes));
+    }
+    Ok(())
+}
+
+/// Whether [`MATMUL_COOP`] computes a problem, or why not. Not by where `out` lies: its order of addition is its own (N4).
+pub(super) fn coop_serves(problem: &Problem) -> Result<(), String> {
+    let [_, lhs, rhs] = problem.dtypes;
+    if (lhs, rhs) != (F16, F16) {
+        return Err(format!("multiplies f16 by f16, not {lhs} by {rhs}"));
+    }
+    if problem.batch_invariant {
+        return Err(
+            "takes operands in whole eights alone, and a batch-invariant product must not add otherwise where they lie otherwise".into()
+        );
+    }
+    let (n, k) = (problem.n(), problem.k());
+    if k == 0 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
+        return Err(format!("takes whole eights of n and of k, not {n} and {k}"));
+    }
+    let out = Layout::contiguous(problem.out.dims()).filter(|&out| along(&Problem { out, ..problem.clone() }).is_some());
+    out.map(|_| ()).ok_or_else(|| "takes operands that lie in whole eights".into())
+}
+
+/// The first tune that a device can run, or why there is none.
+pub(super) fn coop_tune(caps: &Caps) -> Result<&'static Constants, String> {
+    let mut why = String::new();
+    for tune in MATMUL_COOP.tunes {
+        match cooperates(caps, tune) {
+            Ok(()) => return Ok(tune),
+            // Of those for its matrices, the last says why.
+            Err(reason) if why.is_empty() || tune.get("COOP") == caps.cooperative => why = reason,
+            Err(_) => {}
+        }
+    }
+    Err(why)
+}
 
 crate::params! {
     /// `Params` of `lib/product.wgsl`.
@@ -357,7 +461,7 @@ impl Call {
             let (lines, eights) = (product(&[batch, m]), n.div_ceil(8));
             (lines, eights, product(&[lines, eights]).div_ceil(64))
         } else {
-            let (rows, cols) = if std::ptr::eq(kernel, &MATMUL) {
+            let (rows, cols) = if std::ptr::eq(kernel, &MATMUL) || std::ptr::eq(kernel, &MATMUL_COOP) {
                 (constant("TILE_M", 1), constant("TILE_N", 1) / gated)
             } else if std::ptr::eq(kernel, &MATMUL_DIRECT) {
                 (constant("ROWS", 1) / gated, 64)
@@ -518,13 +622,22 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
 /// A pin for one of matmul's kernels: that kernel, and what of the choice it leaves.
 fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     let (choice, _) = select(caps, problem);
-    let own = [&MATMUL, &MATMUL_DIRECT, &MATMUL_SKINNY, &MATMUL_SPLITK];
+    let own = [&MATMUL, &MATMUL_COOP, &MATMUL_DIRECT, &MATMUL_SKINNY, &MATMUL_SPLITK];
     let Some(kernel) = pin.and_then(|pin| own.into_iter().find(|kernel| std::ptr::eq(*kernel, pin.kernel))) else { return Ok(choice) };
     let tune = Pin::tune_of(super::OP, pin, kernel)?;
     if std::ptr::eq(kernel, &MATMUL_SPLITK) {
         // Its first pass is the main kernel's; as many parts as there can be, up to 4.
         let splits = problem.k().div_ceil(16).clamp(1, 4);
         return Ok(Choice { kernel: &MATMUL, tune: &MATMUL.tunes[1], splits, swapped: false, reason: "pinned" });
+    }
+    if std::ptr::eq(kernel, &MATMUL_COOP) {
+        check_kernel(super::OP, caps, kernel)?;
+        let tune = match tune {
+            Some(tune) => cooperates(caps, tune).is_ok().then_some(tune),
+            None => coop_tune(caps).ok(),
+        };
+        let Some(tune) = tune.filter(|_| coop_serves(problem).is_ok()) else { return Ok(choice) };
+        return Ok(Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" });
     }
     let tune = tune.unwrap_or(if std::ptr::eq(kernel, choice.kernel) { choice.tune } else { &kernel.tunes[0] });
     if std::ptr::eq(kernel, &MATMUL_SKINNY) && problem.m() > tune.get("ROWS").unwrap_or(0) as usize {
@@ -541,8 +654,8 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let types = DTYPES.iter().any(|own| own[..3] == problem.dtypes);
     let turned = if choice.swapped { call.swapped() } else { None };
     let mut plan = Plan::default();
-    // Its order of addition is the width's, which must not depend on where `out` lies (N4).
-    let same_bits = !std::ptr::eq(choice.kernel, &MATMUL_SKINNY)
+    // Their order of addition is the width's, which must not depend on where `out` lies (N4); matrices have one width.
+    let same_bits = ![&MATMUL_SKINNY, &MATMUL_COOP].into_iter().any(|kernel| std::ptr::eq(choice.kernel, kernel))
         || along(problem).is_some()
         || along(&Problem { out: dense(op, problem.out.dims())?, ..problem.clone() }).is_none();
     if turned.is_none() && types && same_bits && call.writes() {

@@ -1,7 +1,7 @@
 //! Which kernel multiplies: a pure function of [`Caps`] and [`Problem`], row by row, each with its reason.
 
 use super::Problem;
-use super::gpu::{MATMUL, MATMUL_DIRECT, MATMUL_SKINNY, along};
+use super::gpu::{MATMUL, MATMUL_COOP, MATMUL_DIRECT, MATMUL_SKINNY, along, coop_serves, coop_tune};
 use crate::gpu::{AdapterKind, Caps, Constants, Kernel};
 
 /// A kernel, how it is built, and why.
@@ -23,7 +23,8 @@ pub struct Choice {
 type Row = fn(&Caps, &Problem) -> Result<Choice, String>;
 
 /// In order of preference: the first that does not refuse.
-const ROWS: [(&str, Row); 4] = [("matmul_direct", direct), ("matmul_skinny", skinny), ("matmul_splitk", splitk), ("matmul", tiled)];
+const ROWS: [(&str, Row); 5] =
+    [("matmul_direct", direct), ("matmul_skinny", skinny), ("matmul_coop", coop), ("matmul_splitk", splitk), ("matmul", tiled)];
 
 /// The choice, and what was refused before it.
 pub(super) fn select(caps: &Caps, problem: &Problem) -> (Choice, Vec<(&'static str, String)>) {
@@ -101,6 +102,24 @@ fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     };
     let reason = "few rows are bound by reading the other operand, once; by arithmetic, unmeasured on hardware";
     Ok(Choice { kernel: &MATMUL_SKINNY, tune: tune(&MATMUL_SKINNY, name), splits: 1, swapped, reason })
+}
+
+/// Matrix units, which do 2 (RDNA3) to 8 times what the others do in f32.
+fn coop(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
+    let tune = coop_tune(caps)?;
+    coop_serves(problem)?;
+    let reason = "matrix units: gpu_stats has it at 0.9 of RDNA3's rate, twice that of its FMAs; unmeasured on hardware";
+    let choice = Choice { kernel: &MATMUL_COOP, tune, splits: 1, swapped: false, reason };
+    let [tile_m, tile_n] = ["TILE_M", "TILE_N"].map(|side| tune.get(side).unwrap_or(1) as usize);
+    let (m, n) = (problem.m(), problem.n());
+    if 2 * m < tile_m || 2 * n < tile_n {
+        return Err(format!("has tiles of {tile_m} x {tile_n}, more than half outside of {m} x {n}"));
+    }
+    let (groups, wanted) = (groups(&choice, problem), wanted_groups(caps));
+    if 4 * groups < wanted {
+        return Err(format!("would be {groups} workgroups, fewer than {}, a quarter of what keeps the device busy", wanted.div_ceil(4)));
+    }
+    Ok(choice)
 }
 
 /// Too few tiles for the device, and a long k.
@@ -219,9 +238,84 @@ mod tests {
         }
     }
 
+    /// Devices with cooperative matrices: their side, subgroups and workgroup memory, and the tune they take.
+    fn cooperative() -> Vec<(Caps, &'static str)> {
+        let with = |caps, cooperative, subgroups, kilobytes: u32| Caps {
+            f16: true,
+            subgroups: Some(subgroups),
+            cooperative: Some(cooperative),
+            workgroup_bytes: kilobytes << 10,
+            workgroup_invocations: 1024,
+            ..caps
+        };
+        let apple = Caps { backend: Backend::Metal, ..caps("Apple M2", AdapterKind::Integrated) };
+        vec![
+            (with(caps("AMD Radeon RX 7900 XTX (RDNA3)", AdapterKind::Discrete), 16, (32, 64), 64), "matmul_coop.tile128wave64"),
+            (with(caps("NVIDIA GeForce RTX 4090", AdapterKind::Discrete), 16, (32, 32), 48), "matmul_coop.tile128wave32"),
+            (with(apple, 8, (4, 64), 32), "matmul_coop.tile64wave32"),
+        ]
+    }
+
+    fn halves(shape: [usize; 3]) -> Problem {
+        Problem { dtypes: [DType::F16; 3], ..problem(shape) }
+    }
+
+    #[test]
+    fn matrices_serve_large_products_of_f16() {
+        for (caps, wanted) in cooperative() {
+            for shape in [[4096, 4096, 4096], [1000, 4096, 72], [2048, 1024, 8]] {
+                let (choice, _) = select(&caps, &halves(shape));
+                assert_eq!(name(&choice), wanted, "{} {shape:?}", caps.name);
+            }
+            let refused = |problem: &Problem, why: &str| {
+                let (choice, refused) = select(&caps, problem);
+                let said = refused.iter().find(|(name, _)| *name == "matmul_coop").map(|(_, why)| why.as_str()).unwrap_or_default();
+                assert!(choice.kernel.name != "matmul_coop" && said.contains(why), "{}: {} for {why}: {said}", caps.name, name(&choice));
+            };
+            let large = [4096, 4096, 4096];
+            refused(&problem(large), "f16 by f16, not f32 by f32");
+            refused(&Problem { dtypes: [DType::F32, DType::F16, DType::F32], ..problem(large) }, "f16 by f16, not f16 by f32");
+            refused(&halves([4096, 4096, 4100]), "whole eights of n and of k");
+            refused(&halves([4096, 4100, 4096]), "whole eights of n and of k");
+            refused(&halves([4096, 4096, 0]), "whole eights of n and of k");
+            refused(&Problem { batch_invariant: true, ..halves(large) }, "batch-invariant");
+            let odd = Layout::contiguous(&[4096, 4097]).and_then(|wide| wide.narrow(1, 1, 4096)).expect("a window");
+            refused(&Problem { lhs: odd, ..halves(large) }, "whole eights");
+            refused(&halves([12, 4096, 4096]), "more than half outside");
+            refused(&halves([64, 64, 16_384]), "fewer than");
+            // Where `out` lies is not asked: the bits are the same in any place.
+            let (choice, _) = select(&caps, &Problem { out: odd, ..halves(large) });
+            assert_eq!(name(&choice), wanted, "{}", caps.name);
+        }
+    }
+
+    #[test]
+    fn matrices_want_a_subgroup_for_each_slot() {
+        let (rdna, _) = cooperative().swap_remove(0);
+        for (caps, why) in [
+            (Caps { cooperative: None, ..rdna.clone() }, "needs cooperative matrices"),
+            (Caps { workgroup_bytes: 16 << 10, ..rdna.clone() }, "bytes of workgroup memory"),
+            (Caps { workgroup_invocations: 64, ..rdna.clone() }, "invocations"),
+            (Caps { subgroups: Some((32, 128)), ..rdna.clone() }, "for 4 subgroups"),
+            (Caps { subgroups: None, ..rdna.clone() }, "for 4 subgroups"),
+            (Caps { cooperative: Some(8), subgroups: Some((64, 64)), ..rdna.clone() }, "for 4 subgroups"),
+        ] {
+            let (choice, refused) = select(&caps, &halves([4096, 4096, 4096]));
+            let said = refused.iter().find(|(name, _)| *name == "matmul_coop").map(|(_, why)| why.as_str()).unwrap_or_default();
+            assert!(choice.kernel.name == "matmul" && said.contains(why), "{} for {why}: {said}", name(&choice));
+        }
+        // A pin of what cannot run is an error; of a tune that cannot, no more than a wish.
+        let plan = |caps: &Caps, tune: &str| {
+            super::super::gpu::plan(caps, Some((&MATMUL_COOP, super::tune(&MATMUL_COOP, tune)).into()), &halves([64, 64, 64]))
+        };
+        assert!(plan(&Caps::webgpu_defaults(), "tile128wave64").is_err_and(|error| error.to_string().contains("no cooperative matrices")));
+        let kernel = |tune| plan(&rdna, tune).expect("a plan").dispatches[0].kernel.name;
+        assert_eq!([kernel("tile128wave64"), kernel("tile64wave32"), kernel("tile128wave32")], ["matmul_coop", "matmul", "matmul"]);
+    }
+
     #[test]
     fn batch_invariant_products_do_not_look_at_m() {
-        for (caps, _) in devices() {
+        for caps in devices().into_iter().map(|(caps, _)| caps).chain(cooperative().into_iter().map(|(caps, _)| caps)) {
             let choices = [1, 2, 8, 9, 33, 64, 200, 4096].map(|m| {
                 let (choice, _) = select(&caps, &Problem { batch_invariant: true, ..problem([m, 4096, 8192]) });
                 name(&choice)
