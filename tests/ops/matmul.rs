@@ -43,8 +43,17 @@ pub fn all() -> Vec<Trial> {
 /// Every kernel that multiplies but `matmul_coop`, which has a suite of the problems that it serves.
 const KERNELS: [&str; 4] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
 
-/// Handles pinned to each kernel and tune, and their tile.
-fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
+/// A handle pinned to a kernel and tune, and its tile.
+struct Handle {
+    name: String,
+    device: Device,
+    tile: usize,
+    /// Whether it is the one of its kernel that meets every type: a tune changes sizes alone, and each type is a shader to compile.
+    all_types: bool,
+}
+
+/// A handle for each kernel and tune.
+fn handles(device: &Device, level: Level) -> Vec<Handle> {
     let names = if device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
     let tile = |name: &str| match name {
         "matmul.tile128" => 128,
@@ -58,12 +67,17 @@ fn handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
         "cpu" => 16,
         _ => 64,
     };
-    names.iter().flat_map(|name| pinned(device, name, level)).map(|(name, handle)| (name.clone(), handle, tile(&name))).collect()
+    let of = |name| {
+        let all = pinned(device, name, level).into_iter().enumerate();
+        all.map(|(i, (name, device))| Handle { tile: tile(&name), name, device, all_types: level == Level::Full || i == 0 })
+    };
+    names.iter().flat_map(|name| of(name)).collect()
 }
 
 /// The same, but where drivers may compile a fused kernel for half a minute, what is chosen there and no other.
-fn fused_handles(device: &Device, level: Level) -> Vec<(String, Device, usize)> {
-    if level == Level::Smoke { vec![("chosen".into(), device.clone(), 64)] } else { handles(device, level) }
+fn fused_handles(device: &Device, level: Level) -> Vec<Handle> {
+    let chosen = || Handle { name: "chosen".into(), device: device.clone(), tile: 64, all_types: false };
+    if level == Level::Smoke { vec![chosen()] } else { handles(device, level) }
 }
 
 /// A case of two operands of any rank, with random or (for N1) small whole values.
@@ -134,7 +148,7 @@ fn expected(out: DType, lhs: &Host, rhs: &Host, exact: bool) -> Expected {
 /// others'.
 fn tiles(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(1);
-    for (name, handle, tile) in handles(device, level) {
+    for Handle { name, device: handle, tile, .. } in handles(device, level) {
         // Few rows have their own sizes of m; and no kernel is short of columns.
         let sizes = [tile, 1, (tile - 1).max(2), tile + 1, 37, 0, 2 * tile + 3];
         let depths = [16, 17, 1, 15, 53, 0, 130];
@@ -158,11 +172,11 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     let mut random = Random::new(6);
     let pairs = [(F32, F32), (F16, F16), (BF16, BF16), (F32, F16), (F32, BF16), (F16, F32), (BF16, F32)];
     let shapes = [(24, 16, 40), (8, 8, 8), (5, 9, 7), (5, 6, 7), (7, 8, 9), (1, 16, 8), (16, 1, 8), (72, 72, 24)];
-    for (name, handle, _) in handles(device, level) {
+    for Handle { name, device: handle, all_types, .. } in handles(device, level) {
         for (i, (lhs, rhs)) in pairs.into_iter().enumerate() {
             for out in [F32, F16, BF16] {
-                // Each is a shader of its own: some drivers compile one for seconds.
-                if level == Level::Smoke && (lhs, rhs) != (out, out) {
+                // Some drivers compile a shader for seconds.
+                if (level == Level::Smoke || !all_types) && (lhs, rhs) != (out, out) {
                     continue;
                 }
                 let chosen = if level == Level::Full { 0..8 } else { i % 2..8 };
@@ -301,7 +315,7 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
     let mut random = Random::new(10);
     let shapes = [[24, 16, 40], [5, 9, 7], [5, 6, 7], [7, 72, 16], [70, 136, 24], [8, 8, 8], [1, 40, 33], [33, 3, 20]];
     let combinations = 5 * 128;
-    for (at, (name, handle, _)) in fused_handles(device, level).into_iter().enumerate() {
+    for (at, Handle { name, device: handle, all_types, .. }) in fused_handles(device, level).into_iter().enumerate() {
         let count = match level {
             Level::Smoke => 8,
             Level::Quick => 32,
@@ -310,8 +324,7 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
         for i in 0..count {
             // A stride that is prime to the number of them: every kernel meets others.
             let number = (i * 77 + at as u64 * 13) % combinations;
-            let (shape, dtype) =
-                (shapes[(i % 8) as usize], if level == Level::Smoke { F32 } else { [F32, F16, BF16][(i / 8 % 3) as usize] });
+            let (shape, dtype) = (shapes[(i % 8) as usize], if !all_types { F32 } else { [F32, F16, BF16][(i / 8 % 3) as usize] });
             let case = fused(&mut random, dtype, shape, Options::of(number), i % 4 == 3 && dtype == F32);
             check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
         }
@@ -322,14 +335,14 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
 /// Few elements and a k that is split, by the choice itself too.
 fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(11);
-    for (name, handle, _) in fused_handles(device, level) {
+    for Handle { name, device: handle, all_types, .. } in fused_handles(device, level) {
         for (m, n, k) in [(3, 5, 3000), (16, 40, 2056), (2, 8, 1031)] {
             check(OP, &subject.name, &handle, &case(&mut random, &[m, k], &[k, n], false), false).map_err(|e| format!("{name} {e}"))?;
             if level == Level::Smoke {
                 continue;
             }
             let options = Options { gate: true, residual: true, ..Options::of(0) };
-            let case = fused(&mut random, F16, [m, n, k], options, false);
+            let case = fused(&mut random, if all_types { F16 } else { F32 }, [m, n, k], options, false);
             check(OP, &subject.name, &handle, &case, false).map_err(|e| format!("{name} {e}"))?;
         }
     }
@@ -339,7 +352,7 @@ fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String
 /// Operands transposed in memory, each alone and both, in eights and beside them: 16-byte loads run along either axis.
 fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(7);
-    for (tune, handle, _) in handles(device, level) {
+    for Handle { name: tune, device: handle, .. } in handles(device, level) {
         for ((m, n, k), dtype) in [(8, 136, 64), (3, 40, 72), (72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)]
             .into_iter()
             .zip([F32, F16, BF16].into_iter().cycle())
