@@ -78,14 +78,14 @@ fn fetch(v: u32, base: u32, k: u32, col: u32, row_stride: u32, col_stride: u32) 
     }
 }
 
-// STEP elements of a row of lhs times right.
+// STEP elements of a row of lhs times right. VECTOR: lhs is dense along k.
 fn multiply(v: u32, r: u32, base: u32, row: u32, k: u32) {
     if r >= LANE_ROWS {
         return;
     }
     let at = base + min(row + r, params.m - 1u) * params.lhs_row + k * params.lhs_col;
     var sum = sums[r * VECS + v];
-    if VECTOR && (params.along & 1u) != 0u {
+    if VECTOR {
         let eight = unpack(LHS_DTYPE, from_word(lhs[at / per_word(LHS_DTYPE)]), from_word(lhs[(at + STEP - 4u) / per_word(LHS_DTYPE)]));
         for (var i = 0u; i < 4u; i++) {
             sum += bitcast<f32>(eight.low[i]) * right[i];
@@ -203,7 +203,8 @@ fn main(
             strip(3u, bases, row, k, read);
         }
     }
-    for (var k = whole; k < params.k; k++) {
+    // Eights along k leave none.
+    for (var k = whole; !VECTOR && k < params.k; k++) {
         strip_one(0u, bases, row, k, read);
         strip_one(1u, bases, row, k, read);
         if GATED == 1u {

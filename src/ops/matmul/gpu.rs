@@ -572,7 +572,9 @@ impl Call {
 
     /// All of it by the chosen kernel, into what it can write.
     fn whole(&self, caps: &Caps, choice: &Choice, scratch: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
-        let vector = |call: &Call| Width::of(along(&call.problem).is_some());
+        // The direct kernel is long enough for compilers with one way to read lhs.
+        let either = !std::ptr::eq(choice.kernel, &MATMUL_DIRECT);
+        let vector = |call: &Call| Width::of(along(&call.problem).is_some_and(|along| either || along & 1 != 0));
         if choice.splits == 1 {
             return Ok(vec![self.launch(caps, choice.kernel, choice.tune, vector(self), (1, 0))?]);
         }
