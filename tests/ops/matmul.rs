@@ -402,6 +402,8 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
             run(case, coop_serves(caps, tune, [F16; 3], &batch, [m, n, k], [false; 2]), false)?;
         }
         run(typed(&mut random, [F32, F16, F16], &[9, 2056], &[2056, 16], false), served([9, 16, 2056], [false; 2]), false)?;
+        let [m, n, k] = [tile, 24, 40];
+        run(narrow_gate(device, &mut random, [m, n, k])?, served([m, n, k], [false; 2]), false)?;
         let shapes = [[24, 16, 40], [tile + 6, 2 * tile + 8, 24], [8, 8, 8], [7, 72, 16]];
         let combinations = 5 * 128;
         for i in 0..if level == Level::Full { combinations } else { 80 } {
@@ -413,6 +415,25 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// A gated product whose gate has rows of another stride than `rhs`.
+#[cfg(feature = "gpu")]
+fn narrow_gate(device: &Device, random: &mut Random, [m, n, k]: [usize; 3]) -> Result<Case, String> {
+    let plain = fused(random, F16, [m, n, k], Options { gate: true, ..Options::of(4) }, false);
+    let expected = (plain.expected)(device)?;
+    let Case { mut inputs, call, call_into, .. } = plain;
+    let (wide, gate) = (n + 8, inputs[2].f64s());
+    let values: Vec<f32> = (0..k * wide).map(|i| if i % wide < n { gate[i / wide * n + i % wide] as f32 } else { 9.0 }).collect();
+    inputs[2] = Host::new(&[k, wide], &values).to(F16);
+    let narrowed = move |t: &[Tensor]| Ok::<_, gristmill::Error>([&t[..2], &[t[2].narrow(1, 0..n)?]].concat());
+    Ok(Case::new(
+        format!("{} gate of {wide} columns", plain.name),
+        inputs,
+        expected,
+        move |t| call(&narrowed(t)?),
+        move |out, t| call_into(out, &narrowed(t)?),
+    ))
 }
 
 /// Whether the plan of a dense product, some sides of which lie transposed, has `matmul_coop` in it.
