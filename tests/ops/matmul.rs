@@ -18,6 +18,8 @@ const OP: &str = "matmul";
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials(OP, "large_grid", large_grid);
+    #[cfg(feature = "gpu")]
+    all.extend(trials(OP, "cooperative", cooperative));
     all.extend(trials(OP, "tiles", tiles));
     all.extend(trials(OP, "types", types));
     all.extend(trials(OP, "transposes", transposes));
@@ -25,8 +27,6 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "batch_invariant", batch_invariant));
     all.extend(trials(OP, "epilogues", epilogues));
     all.extend(trials(OP, "long_k", long_k));
-    #[cfg(feature = "gpu")]
-    all.extend(trials(OP, "cooperative", cooperative));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|device| {
@@ -406,7 +406,12 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
         run(narrow_gate(device, &mut random, [m, n, k])?, served([m, n, k], [false; 2]), false)?;
         let shapes = [[24, 16, 40], [tile + 6, 2 * tile + 8, 24], [8, 8, 8], [7, 72, 16]];
         let combinations = 5 * 128;
-        for i in 0..if level == Level::Full { combinations } else { 80 } {
+        let count = match level {
+            Level::Smoke => 16,
+            Level::Quick => 80,
+            Level::Full => combinations,
+        };
+        for i in 0..count {
             let shape = shapes[(i % 4) as usize];
             let options = Options::of(i * 77 % combinations);
             // A gated product would pass 2048, above which f16 does not hold every whole number.
