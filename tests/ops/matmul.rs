@@ -364,14 +364,28 @@ fn turned(device: &Device, plain: Case, [lhs_turned, rhs_turned]: [bool; 2]) -> 
 /// batches, epilogues, a long k; each of them a product that the kernel serves, and by its plan does.
 #[cfg(feature = "gpu")]
 fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
-    use gristmill::gpu::AdapterKind;
-    use gristmill::ops::matmul::gpu::{MATMUL_COOP, cooperates};
+    use gristmill::gpu::{AdapterKind, Checks, GpuOptions};
 
     let Some(caps) = device.caps() else { return Ok(()) };
     let lavapipe = caps.kind == AdapterKind::Software && caps.driver.contains("Mesa 26") && caps.subgroups == Some((8, 8));
     if lavapipe && caps.cooperative != Some(8) {
         return Err(format!("{} has cooperative matrices of 8 in Mesa 26, and the device shows {:?}", caps.name, caps.cooperative));
     }
+    if caps.cooperative.is_none() {
+        return Ok(());
+    }
+    multiply(subject, device, level)?;
+    // The subject whose checks are off is at WebGPU's defaults, and has no matrices.
+    let adapter = Device::adapters().into_iter().find(|adapter| (adapter.backend, &adapter.name) == (caps.backend, &caps.name));
+    let options = GpuOptions { adapter, software: true, checks: Checks::Off, ..GpuOptions::default() };
+    multiply(subject, &Device::gpu(&options).map_err(|error| error.to_string())?, Level::Smoke)
+}
+
+#[cfg(feature = "gpu")]
+fn multiply(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::ops::matmul::gpu::{MATMUL_COOP, cooperates};
+
+    let Some(caps) = device.caps() else { return Ok(()) };
     let mut random = Random::new(12);
     for tune in MATMUL_COOP.tunes.iter().filter(|tune| cooperates(caps, tune).is_ok()) {
         let handle = device.pinned((&MATMUL_COOP, tune));
