@@ -16,8 +16,8 @@ const DTYPES: [(&str, [DType; 3]); 4] = [
     ("f32-f32-bf16", [DType::F32, DType::F32, DType::BF16]),
 ];
 
-/// A pin to `matmul_skinny` where there are more rows than it has leaves the choice as it is.
-const KERNELS: [&str; 4] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk"];
+/// A pin to `matmul_skinny` where there are more rows than it has leaves the choice as it is, and one to `matmul_coop` where it is not f16.
+const KERNELS: [&str; 5] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
 
 fn main() {
     support::bench("matmul", rows);
@@ -36,7 +36,8 @@ fn rows(place: &Place, group: &mut Group) {
             let bytes = out_bytes * m * n + lhs_bytes * m * k + rhs_bytes * k * n;
             let work = if m == 1 { Work::Bytes(bytes) } else { Work::Flops(2 * m * k * n) };
             let kernels = if place.device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
-            for variant in kernels.iter().flat_map(|kernel| variants(place, kernel)) {
+            let matrices = |kernel: &&&str| **kernel != "matmul_coop" || dtypes == [DType::F16; 3] && m > 1;
+            for variant in kernels.iter().filter(matrices).flat_map(|kernel| variants(place, kernel)) {
                 group.row(&variant.name, types, &shape, work, || {
                     let (lhs, left) = normals_in(&variant.device, dtypes[1], &[m, k], 1);
                     let (rhs, right) = normals_in(&variant.device, dtypes[2], &[k, n], 2);

@@ -332,11 +332,28 @@ impl Gpu {
     }
 
     async fn request(info: &AdapterInfo, adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>, String> {
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let cooperative = if options.webgpu_defaults || !adapter.features().contains(wanted) { None } else { cooperative(info, adapter) };
+        match Self::request_with(info, adapter, options, cooperative).await {
+            // A driver that shows them and then refuses serves without.
+            Err(error) if cooperative.is_some() => {
+                tracing::warn!(adapter = %info, %error, "no device with cooperative matrices");
+                Self::request_with(info, adapter, options, None).await
+            }
+            result => result,
+        }
+    }
+
+    async fn request_with(
+        info: &AdapterInfo,
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
+    ) -> Result<Arc<Self>, String> {
         let offered = adapter.features();
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         let (mut features, limits) =
             if options.webgpu_defaults { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (offered & wanted, adapter.limits()) };
-        let cooperative = if features.contains(wanted) { cooperative(info, adapter) } else { None };
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if cooperative.is_some() {
             features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

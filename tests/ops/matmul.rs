@@ -18,6 +18,8 @@ const OP: &str = "matmul";
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials(OP, "large_grid", large_grid);
+    #[cfg(feature = "gpu")]
+    all.extend(trials(OP, "cooperative", cooperative));
     all.extend(trials(OP, "tiles", tiles));
     all.extend(trials(OP, "types", types));
     all.extend(trials(OP, "transposes", transposes));
@@ -25,8 +27,6 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "batch_invariant", batch_invariant));
     all.extend(trials(OP, "epilogues", epilogues));
     all.extend(trials(OP, "long_k", long_k));
-    #[cfg(feature = "gpu")]
-    all.extend(trials(OP, "cooperative", cooperative));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|_| {
@@ -395,14 +395,28 @@ fn turned(device: &Device, plain: Case, [lhs_turned, rhs_turned]: [bool; 2]) -> 
 /// batches, epilogues, a long k; each of them a product that the kernel serves, and by its plan does.
 #[cfg(feature = "gpu")]
 fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
-    use gristmill::gpu::AdapterKind;
-    use gristmill::ops::matmul::gpu::{MATMUL_COOP, cooperates};
+    use gristmill::gpu::{AdapterKind, Checks, GpuOptions};
 
     let Some(caps) = device.caps() else { return Ok(()) };
     let lavapipe = caps.kind == AdapterKind::Software && caps.driver.contains("Mesa 26") && caps.subgroups == Some((8, 8));
     if lavapipe && caps.cooperative != Some(8) {
         return Err(format!("{} has cooperative matrices of 8 in Mesa 26, and the device shows {:?}", caps.name, caps.cooperative));
     }
+    if caps.cooperative.is_none() {
+        return Ok(());
+    }
+    multiply(subject, device, level)?;
+    // The subject whose checks are off is at WebGPU's defaults, and has no matrices.
+    let adapter = Device::adapters().into_iter().find(|adapter| (adapter.backend, &adapter.name) == (caps.backend, &caps.name));
+    let options = GpuOptions { adapter, software: true, checks: Checks::Off, ..GpuOptions::default() };
+    multiply(subject, &Device::gpu(&options).map_err(|error| error.to_string())?, Level::Smoke)
+}
+
+#[cfg(feature = "gpu")]
+fn multiply(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::ops::matmul::gpu::{MATMUL_COOP, cooperates};
+
+    let Some(caps) = device.caps() else { return Ok(()) };
     let mut random = Random::new(12);
     for tune in MATMUL_COOP.tunes.iter().filter(|tune| cooperates(caps, tune).is_ok()) {
         let handle = device.pinned((&MATMUL_COOP, tune));
@@ -433,9 +447,16 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
             run(case, coop_serves(caps, tune, [F16; 3], &batch, [m, n, k], [false; 2]), false)?;
         }
         run(typed(&mut random, [F32, F16, F16], &[9, 2056], &[2056, 16], false), served([9, 16, 2056], [false; 2]), false)?;
+        let [m, n, k] = [tile, 24, 40];
+        run(narrow_gate(device, &mut random, [m, n, k])?, served([m, n, k], [false; 2]), false)?;
         let shapes = [[24, 16, 40], [tile + 6, 2 * tile + 8, 24], [8, 8, 8], [7, 72, 16]];
         let combinations = 5 * 128;
-        for i in 0..if level == Level::Full { combinations } else { 80 } {
+        let count = match level {
+            Level::Smoke => 16,
+            Level::Quick => 80,
+            Level::Full => combinations,
+        };
+        for i in 0..count {
             let shape = shapes[(i % 4) as usize];
             let options = Options::of(i * 77 % combinations);
             // A gated product would pass 2048, above which f16 does not hold every whole number.
@@ -444,6 +465,25 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// A gated product whose gate has rows of another stride than `rhs`.
+#[cfg(feature = "gpu")]
+fn narrow_gate(device: &Device, random: &mut Random, [m, n, k]: [usize; 3]) -> Result<Case, String> {
+    let plain = fused(random, F16, [m, n, k], Options { gate: true, ..Options::of(4) }, false);
+    let expected = (plain.expected)(device)?;
+    let Case { mut inputs, call, call_into, .. } = plain;
+    let (wide, gate) = (n + 8, inputs[2].f64s());
+    let values: Vec<f32> = (0..k * wide).map(|i| if i % wide < n { gate[i / wide * n + i % wide] as f32 } else { 9.0 }).collect();
+    inputs[2] = Host::new(&[k, wide], &values).to(F16);
+    let narrowed = move |t: &[Tensor]| Ok::<_, gristmill::Error>([&t[..2], &[t[2].narrow(1, 0..n)?]].concat());
+    Ok(Case::new(
+        format!("{} gate of {wide} columns", plain.name),
+        inputs,
+        expected,
+        move |t| call(&narrowed(t)?),
+        move |out, t| call_into(out, &narrowed(t)?),
+    ))
 }
 
 /// Whether the plan of a dense product, some sides of which lie transposed, has `matmul_coop` in it.
