@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use plot::Panel;
+use support::clock::Clock;
 use support::{Place, cpu_peak, places};
 
 /// Whatever else the other benches take is theirs.
@@ -55,8 +56,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut panels = Vec::new();
     let mut panel = |place: &Place, peak: f64, bandwidth: f64| {
-        if options.svg.is_some() && !old_api(place) {
-            panels.push(Panel { title: title(place), unit: unit(place), peak, bandwidth, points: kernels::measure(place, quick) });
+        // OpenGL is another way to a device that has its panel.
+        if options.svg.is_some() && !(panels.len() > 1 && is_opengl(place)) {
+            panels.push(Panel {
+                title: title(place),
+                axis: if place.clock == Clock::Wall { "GFLOP/s" } else { "GFLOP per CPU-second (one core)" },
+                units: place.clock.rate_units(),
+                peak,
+                bandwidth,
+                points: kernels::measure(place, quick),
+            });
         }
     };
     for place in places() {
@@ -95,25 +104,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let Some(path) = options.svg else { return Ok(()) };
     for panel in &panels {
-        println!("\n{:<60} {:>10} {:>24} {:>14}", panel.title, "FLOP/byte", panel.unit, "of the roof");
+        println!("\n{}\n{:<48} {:>10} {:>14} {:>14}", panel.title, "kernel", "FLOP/byte", panel.units[0], "of the roof");
         for point in &panel.points {
             let part = 100.0 * point.gflops / panel.roof(point.intensity);
-            println!("{:<60} {:>10.3} {:>24.2} {part:>12.0} %", point.label, point.intensity, point.gflops);
+            println!("{:<48} {:>10.3} {:>14.2} {part:>12.0} %", point.label, point.intensity, point.gflops);
         }
     }
     plot::draw(&path, &panels)
 }
 
-/// OpenGL is another way to a device that has a panel already.
-fn old_api(place: &Place) -> bool {
-    #[cfg(feature = "gpu")]
-    return place.device.caps().is_some_and(|caps| caps.backend == gristmill::gpu::Backend::Gl);
-    #[cfg(not(feature = "gpu"))]
-    false
+#[cfg(feature = "gpu")]
+fn is_opengl(place: &Place) -> bool {
+    place.device.caps().is_some_and(|caps| caps.backend == gristmill::gpu::Backend::Gl)
 }
 
-fn unit(place: &Place) -> &'static str {
-    if place.is_software() || place.device.is_cpu() { "GFLOP per CPU-second (one core)" } else { "GFLOP/s" }
+#[cfg(not(feature = "gpu"))]
+fn is_opengl(_place: &Place) -> bool {
+    false
 }
 
 fn title(place: &Place) -> String {

@@ -13,7 +13,9 @@ use crate::kernels::Point;
 pub struct Panel {
     pub title: String,
     /// Of the y axis.
-    pub unit: &'static str,
+    pub axis: &'static str,
+    /// Of operations and bytes.
+    pub units: [&'static str; 2],
     /// Thousand million operations and bytes a second.
     pub peak: f64,
     pub bandwidth: f64,
@@ -62,8 +64,9 @@ fn draw_panel(root: &Root, top: i32, panel: &Panel) -> Drawn {
     let [left, right] = INTENSITIES;
     let least = panel.points.iter().map(|point| point.gflops).fold(panel.roof(left), f64::min);
     let low = 10f64.powf(least.log10().floor());
-    let plot = root.clone().shrink((0, top + 28), (CHART, HEIGHT as i32 - 28));
+    let plot = root.clone().shrink((0, top + 28), (CHART, HEIGHT as i32 - 44));
     let mut chart = ChartBuilder::on(&plot)
+        .margin_left(12)
         .margin_right(16)
         .x_label_area_size(54)
         .y_label_area_size(76)
@@ -75,20 +78,22 @@ fn draw_panel(root: &Root, top: i32, panel: &Panel) -> Drawn {
         .label_style(font(14, BLACK))
         .axis_desc_style(font(15, BLACK))
         .x_desc("arithmetic intensity, FLOP/byte")
-        .y_desc(panel.unit)
+        .y_desc(panel.axis)
         .draw()?;
     let ridge = (panel.peak / panel.bandwidth).clamp(left, right);
     chart.draw_series([PathElement::new([left, ridge, right].map(|x| (x, panel.roof(x))), BLACK.stroke_width(2))])?;
 
+    let [flops, bytes] = panel.units;
     // In pixels of the whole picture.
     let at = |x: f64, y: f64| chart.backend_coord(&(x, y));
     let (x, y) = at(right, panel.roof(right));
-    text(root, &format!("{:.1} GFLOP", panel.peak), (x - 6, y - 12), 14, BLACK, HPos::Right)?;
-    let (x, y) = at(2.0 * left, panel.roof(2.0 * left));
-    text(root, &format!("{:.1} GB", panel.bandwidth), (x - 8, y - 12), 14, BLACK, HPos::Right)?;
+    text(root, &format!("{:.1} {flops}", panel.peak), (x - 6, y - 12), 14, BLACK, HPos::Right)?;
+    let middle = (left * ridge).sqrt();
+    let (x, y) = at(middle, panel.roof(middle));
+    text(root, &format!("{:.1} {bytes}", panel.bandwidth), (x - 8, y - 12), 14, BLACK, HPos::Right)?;
     let points: Vec<_> = panel.points.iter().map(|point| at(point.intensity, point.gflops)).collect();
     let line = |row: i32| top + 42 + 22 * row;
-    text(root, "GFLOP", (WIDTH as i32 - 100, line(0)), 14, BLACK, HPos::Right)?;
+    text(root, flops, (WIDTH as i32 - 100, line(0)), 14, BLACK, HPos::Right)?;
     text(root, "of the roof", (WIDTH as i32 - 14, line(0)), 14, BLACK, HPos::Right)?;
     for (((point, at), label), number) in panel.points.iter().zip(&points).zip(labels(&points)).zip(1..) {
         let colour = colour(&point.label);
