@@ -41,7 +41,7 @@ const INTENSITIES: [f64; 2] = [0.04, 400.0];
 
 const NOTES: [&str; 2] = [
     "Each kernel by the fastest of its tunes. An element moved, cast, compared or chosen counts as one operation, and so does a function of one.",
-    "Bytes are each operand and the result, once. The slope is memory's, out of any cache: what stays in one can lie above it.",
+    "Bytes are each operand and the result, once. The slope is a plain copy's, out of any cache: what stays in one, or moves more at a time, can lie above.",
 ];
 
 pub fn draw(path: &Path, panels: &[Panel]) -> Drawn {
