@@ -1,12 +1,14 @@
 // out[row, col] = finish(sum over i of lhs[row, i] * rhs[i, col]), for each batch, in f32: for adapters that run on the CPU.
 // One workgroup makes ROWS x (LANES * 8), one invocation ROWS x 8 (GATED: half the rows, twice the columns) in registers, without workgroup
 // memory: there it is memory like any other, and a barrier costs a switch of every lane. The lanes of a workgroup share its rows, so lhs is
-// read by scalar loads, which are cheap; rhs by gathers, which are dear, so that each is used for all the rows. Four columns at a time take
-// STEP products for every row: compilers keep what is gathered in registers, and each sum while it grows; the other sums lie in memory.
+// read by scalar loads, which are cheap; rhs by gathers, which are dear, so that each is used for all the rows. STRIP fours of columns at a time
+// take STEP products for every row: compilers keep what is gathered in registers, and each sum while it grows; the other sums lie in memory.
 // Traffic: lhs is read n / (LANES * 8) times, rhs m / ROWS times, out written once.
 
 const ROWS: u32 = 16u;
 const LANES: u32 = 8u;
+// Fours of columns that go through k at a time, 1 or 2: compilers that read lhs by gathers too want it read once for both.
+const STRIP: u32 = 1u;
 
 const LANE_ROWS: u32 = ROWS / (1u + GATED);
 const VECS: u32 = 2u + 2u * GATED;
@@ -14,8 +16,8 @@ const VECS: u32 = 2u + 2u * GATED;
 const STEP: u32 = 4u + 4u * min(LHS_DTYPE + RHS_DTYPE, 1u);
 
 var<private> sums: array<vec4<f32>, LANE_ROWS * VECS>;
-// Of rhs or gate: STEP rows of four columns.
-var<private> right: array<vec4<f32>, STEP>;
+// Of rhs or gate: STEP rows of STRIP fours of columns.
+var<private> right: array<vec4<f32>, STEP * STRIP>;
 
 fn lhs_at(index: u32) -> f32 {
     let count = per_word(LHS_DTYPE);
@@ -38,16 +40,16 @@ fn right_word(v: u32, at: u32) -> vec4<u32> {
     return from_word(rhs[at]);
 }
 
-// Row k of four columns, into right[i].
+// Row k of four columns, into its place in right.
 fn fetch_row(v: u32, i: u32, base: u32, k: u32, col: u32, row_stride: u32, col_stride: u32) {
     let at = base + k * row_stride;
     if VECTOR && (params.along & 2u) != 0u {
         let word = (at + col) / per_word(RHS_DTYPE);
         let eight = unpack(RHS_DTYPE, right_word(v, word), right_word(v, word + second(RHS_DTYPE)));
-        right[i] = bitcast<vec4<f32>>(select(eight.low, eight.high, v % 2u == 1u));
+        right[i * STRIP + v % STRIP] = bitcast<vec4<f32>>(select(eight.low, eight.high, v % 2u == 1u));
     } else {
         let places = at + min(col + v % 2u * 4u + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u)) * col_stride;
-        right[i] = vec4<f32>(right_at(v, places.x), right_at(v, places.y), right_at(v, places.z), right_at(v, places.w));
+        right[i * STRIP + v % STRIP] = vec4<f32>(right_at(v, places.x), right_at(v, places.y), right_at(v, places.z), right_at(v, places.w));
     }
 }
 
@@ -58,9 +60,9 @@ fn fetch_column(v: u32, c: u32, base: u32, k: u32, col: u32, col_stride: u32) {
     let next = right_word(v, (at + STEP - 4u) / per_word(RHS_DTYPE));
     let eight = unpack(RHS_DTYPE, word, next);
     for (var i = 0u; i < 4u; i++) {
-        right[i][c] = bitcast<f32>(eight.low[i]);
+        right[i * STRIP + v % STRIP][c] = bitcast<f32>(eight.low[i]);
         if STEP == 8u {
-            right[i + STEP - 4u][c] = bitcast<f32>(eight.high[i]);
+            right[(i + STEP - 4u) * STRIP + v % STRIP][c] = bitcast<f32>(eight.high[i]);
         }
     }
 }
@@ -73,7 +75,12 @@ fn fetch(v: u32, base: u32, k: u32, col: u32, row_stride: u32, col_stride: u32) 
         fetch_column(v, 3u, base, k, col, col_stride);
     } else {
         for (var i = 0u; i < STEP; i++) {
-            fetch_row(v, i, base, k + i, col, row_stride, col_stride);
+            if VECTOR || k + i < params.k {
+                fetch_row(v, i, base, k + i, col, row_stride, col_stride);
+            } else {
+                // Past the last k both operands are 0.
+                right[i * STRIP + v % STRIP] = vec4<f32>(0.0);
+            }
         }
     }
 }
@@ -84,39 +91,42 @@ fn multiply(v: u32, r: u32, base: u32, row: u32, k: u32) {
         return;
     }
     let at = base + min(row + r, params.m - 1u) * params.lhs_row + k * params.lhs_col;
-    var sum = sums[r * VECS + v];
+    var left: array<f32, STEP>;
     if VECTOR {
-        let eight = unpack(LHS_DTYPE, from_word(lhs[at / per_word(LHS_DTYPE)]), from_word(lhs[(at + STEP - 4u) / per_word(LHS_DTYPE)]));
+        let word = from_word(lhs[at / per_word(LHS_DTYPE)]);
+        let next = from_word(lhs[(at + STEP - 4u) / per_word(LHS_DTYPE)]);
+        let eight = unpack(LHS_DTYPE, word, next);
         for (var i = 0u; i < 4u; i++) {
-            sum += bitcast<f32>(eight.low[i]) * right[i];
-        }
-        if STEP == 8u {
-            for (var i = 0u; i < 4u; i++) {
-                sum += bitcast<f32>(eight.high[i]) * right[i + STEP - 4u];
+            left[i] = bitcast<f32>(eight.low[i]);
+            if STEP == 8u {
+                left[i + STEP - 4u] = bitcast<f32>(eight.high[i]);
             }
         }
     } else {
         for (var i = 0u; i < STEP; i++) {
-            sum += lhs_at(at + i * params.lhs_col) * right[i];
+            left[i] = lhs_at(at + min(i, params.k - 1u - k) * params.lhs_col);
+            if k + i >= params.k {
+                left[i] = 0.0;
+            }
         }
     }
-    sums[r * VECS + v] = sum;
-}
-
-// The same for one k.
-fn multiply_one(v: u32, r: u32, base: u32, row: u32, k: u32) {
-    if r >= LANE_ROWS {
-        return;
+    for (var s = 0u; s < STRIP; s++) {
+        var sum = sums[r * VECS + v + s];
+        for (var i = 0u; i < STEP; i++) {
+            sum += left[i] * right[i * STRIP + s];
+        }
+        sums[r * VECS + v + s] = sum;
     }
-    sums[r * VECS + v] += lhs_at(base + min(row + r, params.m - 1u) * params.lhs_row + k * params.lhs_col) * right[0];
 }
 
-// STEP of k, for four of the columns of all rows.
+// STEP of k, for STRIP fours of columns of all rows, from the v-th on.
 fn strip(v: u32, bases: Bases, row: u32, k: u32, col: u32) {
-    if v > 1u {
-        fetch(v, bases.gate, k, col, params.gate_row, params.gate_col);
-    } else {
-        fetch(v, bases.rhs, k, col, params.rhs_row, params.rhs_col);
+    for (var s = 0u; s < STRIP; s++) {
+        if v > 1u {
+            fetch(v + s, bases.gate, k, col, params.gate_row, params.gate_col);
+        } else {
+            fetch(v + s, bases.rhs, k, col, params.rhs_row, params.rhs_col);
+        }
     }
     multiply(v, 0u, bases.lhs, row, k);
     multiply(v, 1u, bases.lhs, row, k);
@@ -144,39 +154,6 @@ fn strip(v: u32, bases: Bases, row: u32, k: u32, col: u32) {
     multiply(v, 23u, bases.lhs, row, k);
 }
 
-// The same for one k.
-fn strip_one(v: u32, bases: Bases, row: u32, k: u32, col: u32) {
-    if v > 1u {
-        fetch_row(v, 0u, bases.gate, k, col, params.gate_row, params.gate_col);
-    } else {
-        fetch_row(v, 0u, bases.rhs, k, col, params.rhs_row, params.rhs_col);
-    }
-    multiply_one(v, 0u, bases.lhs, row, k);
-    multiply_one(v, 1u, bases.lhs, row, k);
-    multiply_one(v, 2u, bases.lhs, row, k);
-    multiply_one(v, 3u, bases.lhs, row, k);
-    multiply_one(v, 4u, bases.lhs, row, k);
-    multiply_one(v, 5u, bases.lhs, row, k);
-    multiply_one(v, 6u, bases.lhs, row, k);
-    multiply_one(v, 7u, bases.lhs, row, k);
-    multiply_one(v, 8u, bases.lhs, row, k);
-    multiply_one(v, 9u, bases.lhs, row, k);
-    multiply_one(v, 10u, bases.lhs, row, k);
-    multiply_one(v, 11u, bases.lhs, row, k);
-    multiply_one(v, 12u, bases.lhs, row, k);
-    multiply_one(v, 13u, bases.lhs, row, k);
-    multiply_one(v, 14u, bases.lhs, row, k);
-    multiply_one(v, 15u, bases.lhs, row, k);
-    multiply_one(v, 16u, bases.lhs, row, k);
-    multiply_one(v, 17u, bases.lhs, row, k);
-    multiply_one(v, 18u, bases.lhs, row, k);
-    multiply_one(v, 19u, bases.lhs, row, k);
-    multiply_one(v, 20u, bases.lhs, row, k);
-    multiply_one(v, 21u, bases.lhs, row, k);
-    multiply_one(v, 22u, bases.lhs, row, k);
-    multiply_one(v, 23u, bases.lhs, row, k);
-}
-
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -194,22 +171,16 @@ fn main(
     let col = (tile.y * LANES + lane) * 8u;
     // Columns past the last are read again, and never stored.
     let read = select(col, 0u, col >= params.n);
-    let whole = params.k / STEP * STEP;
-    for (var k = 0u; k < whole; k += STEP) {
+    for (var k = 0u; k < params.k; k += STEP) {
         strip(0u, bases, row, k, read);
-        strip(1u, bases, row, k, read);
+        if STRIP == 1u {
+            strip(1u, bases, row, k, read);
+        }
         if GATED == 1u {
             strip(2u, bases, row, k, read);
-            strip(3u, bases, row, k, read);
-        }
-    }
-    // Eights along k leave none.
-    for (var k = whole; !VECTOR && k < params.k; k++) {
-        strip_one(0u, bases, row, k, read);
-        strip_one(1u, bases, row, k, read);
-        if GATED == 1u {
-            strip_one(2u, bases, row, k, read);
-            strip_one(3u, bases, row, k, read);
+            if STRIP == 1u {
+                strip(3u, bases, row, k, read);
+            }
         }
     }
     // A loop, as the epilogue is long; its sums are selected, since an index that varies would put all of them in memory.

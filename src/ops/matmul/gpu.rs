@@ -85,10 +85,10 @@ pub static MATMUL_DIRECT: Kernel = Kernel {
     name: "matmul_direct",
     source: include_str!("../../../shaders/matmul_direct.wgsl"),
     tunes: &[
-        Constants { name: "rows2", values: &[("ROWS", 2)] },
-        Constants { name: "rows8", values: &[("ROWS", 8)] },
-        Constants { name: "rows16", values: &[("ROWS", 16)] },
-        Constants { name: "rows24", values: &[("ROWS", 24)] },
+        Constants { name: "rows2", values: &[("ROWS", 2), ("STRIP", 2)] },
+        Constants { name: "rows8", values: &[("ROWS", 8), ("STRIP", 2)] },
+        Constants { name: "rows16", values: &[("ROWS", 16), ("STRIP", 1)] },
+        Constants { name: "rows24", values: &[("ROWS", 24), ("STRIP", 1)] },
     ],
     ..COMMON
 };
