@@ -20,13 +20,13 @@ pub enum Activation {
     /// Itself.
     #[default]
     None,
-    /// [`ops::relu`](crate::ops::relu).
+    /// [`ops::relu`].
     Relu,
-    /// [`ops::gelu`](crate::ops::gelu), by erf.
+    /// [`ops::gelu`], by erf.
     Gelu,
-    /// [`ops::gelu_tanh`](crate::ops::gelu_tanh).
+    /// [`ops::gelu_tanh`].
     GeluTanh,
-    /// [`ops::silu`](crate::ops::silu).
+    /// [`ops::silu`].
     Silu,
 }
 
@@ -232,7 +232,7 @@ impl Problem {
 /// Numerics: each element differs from the exact result by at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond (the
 /// ratio of the BLAS testers, 16 there), and is exact where all partial sums are. The same device, driver and shapes give the same bits; on
 /// the CPU whatever the number of threads. A result of 16 bits is rounded once, to nearest even; what overflows becomes ±inf. The epilogue adds
-/// a rounding for each of its sums and products, and its activation's own error ([`ops::gelu`](crate::ops::gelu) and the others state theirs) at a
+/// a rounding for each of its sums and products, and its activation's own error ([`ops::gelu`] and the others state theirs) at a
 /// sum that is off by so much. On the CPU this runs on the `gemm` crate. Which kernel a GPU runs, and why: `matmul::gpu::explain`.
 ///
 /// Sources of the blocking on the GPU: Volkov and Demmel, "Benchmarking GPUs to tune dense linear algebra" (SC 2008); of the gated pair: Shazeer,
@@ -251,10 +251,10 @@ impl Problem {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the inner sizes differ, the batch axes do not broadcast, an operand is a scalar, or one of the options
-/// does not fit the result; [`Error::DType`](crate::Error::DType) unless all are floats, f16 and bf16 not as `lhs` and `rhs`;
-/// [`Error::Argument`](crate::Error::Argument) if a factor is not finite or there is nothing to accumulate to; [`Error::Device`](crate::Error::Device);
-/// [`Error::TooLarge`](crate::Error::TooLarge).
+/// [`Error::Shape`] if the inner sizes differ, the batch axes do not broadcast, an operand is a scalar, or one of the options
+/// does not fit the result; [`Error::DType`] unless all are floats, f16 and bf16 not as `lhs` and `rhs`;
+/// [`Error::Argument`] if a factor is not finite or there is nothing to accumulate to; [`Error::Device`];
+/// [`Error::TooLarge`].
 pub fn matmul(lhs: &Tensor, rhs: &Tensor, options: &Matmul) -> Result<Tensor> {
     let (dims, dtype) = check(lhs, rhs, options)?;
     if options.accumulate {
@@ -269,7 +269,7 @@ pub fn matmul(lhs: &Tensor, rhs: &Tensor, options: &Matmul) -> Result<Tensor> {
 /// [`matmul`] into a tensor or view of the result's shape and any float type, or onto it (`Matmul::accumulate`).
 ///
 /// # Errors
-/// As `matmul`, and [`Error::Overlap`](crate::Error::Overlap).
+/// As `matmul`, and [`Error::Overlap`].
 pub fn matmul_into(out: &mut Tensor, lhs: &Tensor, rhs: &Tensor, options: &Matmul) -> Result<()> {
     let (dims, dtype) = check(lhs, rhs, options)?;
     let named: Vec<ops::Named> = [("lhs", Some(lhs)), ("rhs", Some(rhs))]
