@@ -76,9 +76,16 @@ fn watched(text: &str, binding: usize) -> Result<(String, usize), String> {
     for (at, insert) in edits {
         text.insert_str(at, &insert);
     }
+    // One atomic an invocation, wherever main ends: one an index compiles for seconds.
+    let start = text.find("fn main(").ok_or("no main")?;
+    let end = text[start..].find("\n}").ok_or("main does not end")? + start;
+    let body = text[start..end].replace("return;", "{ report(); return; }");
+    text.replace_range(start..end, &format!("{body}\n    report();"));
     text += &format!(
         "\n@group(0) @binding({binding}) var<storage, read_write> outside: atomic<u32>;\n\
-         fn within(index: u32, bound: u32) -> u32 {{\n    if index >= bound {{\n        atomicMax(&outside, 1u);\n    }}\n    return index;\n}}\n"
+         var<private> strayed: bool;\n\
+         fn within(index: u32, bound: u32) -> u32 {{\n    strayed |= index >= bound;\n    return index;\n}}\n\
+         fn report() {{\n    if strayed {{\n        atomicMax(&outside, 1u);\n    }}\n}}\n"
     );
     Ok((text, indices.len()))
 }
