@@ -416,6 +416,11 @@ fn products(watch: &mut Watch) {
         .into_iter()
         .enumerate()
         {
+            // More rows than it has go to the kernel that is chosen, which has pins of its own.
+            let rows = pin.filter(|pin| pin.kernel.name == "matmul_skinny").and_then(|pin| pin.tune?.get("ROWS"));
+            if rows.is_some_and(|rows| m > rows as usize) {
+                continue;
+            }
             let (lhs, rhs, out) = (places(&[2, m, k]), places(&[2, k, n]), places(&[2, m, n]));
             for i in 0..4 {
                 let (out, lhs, right) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
