@@ -394,7 +394,7 @@ fn rows(watch: &mut Watch) {
 fn products(watch: &mut Watch) {
     let caps = watch.caps.clone();
     let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
-    // Watched, what is unrolled for more rows than 8 compiles for minutes; it differs in their number alone.
+    // Not watched: what is unrolled for 16 and 24 rows, which compiles for up to 6 s a shader, and differs in their number alone.
     let short = |pin: &Pin| pin.kernel.name != "matmul_direct" || pin.tune.is_some_and(|tune| tune.get("ROWS") <= Some(8));
     let pinned = kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).flatten().filter(short).map(Some);
     for (at, pin) in pinned.enumerate() {
@@ -427,12 +427,9 @@ fn products(watch: &mut Watch) {
                 for (types, dtypes) in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]].into_iter().enumerate() {
                     // A tune changes sizes alone: the first of each kernel meets all types, the others two.
                     let first = pin.is_some_and(|pin| pin.tune.is_some_and(|tune| std::ptr::eq(tune, &pin.kernel.tunes[0])));
-                    if !first && types != 0 && types != 1 + at % 2 {
-                        continue;
-                    }
-                    // What it does not serve goes to another kernel.
+                    // Matrices are of f16 alone: what they do not serve goes to another kernel.
                     let matrices = pin.is_some_and(|pin| pin.kernel.needs != Needs::Nothing);
-                    if matrices && dtypes != [F16; 3] {
+                    if if matrices { dtypes != [F16; 3] } else { !first && types != 0 && types != 1 + at % 2 } {
                         continue;
                     }
                     // Nothing, everything, or all but the gate, in turn.
