@@ -25,7 +25,10 @@ const ROUNDS: u32 = (TILE_M + TILE_N + THREADS - 1u) / THREADS;
 // lhs, then rhs.
 var<workgroup> tile: array<vec4<f32>, TILE_K * (VECS_M + VECS_N)>;
 
+// Indexed by constants alone: an index that varies would put them in memory (on an H100, a twentieth of the speed).
 var<private> sums: array<vec4<f32>, LANE_ROWS * GROUPS_N>;
+// Those of one row.
+var<private> line: array<vec4<f32>, GROUPS_N>;
 
 const OF_LHS: u32 = 0u;
 const OF_RHS: u32 = 1u;
@@ -128,6 +131,22 @@ fn multiply(i: u32, lane_m: u32, lane_n: u32) {
                 sums[(g * 4u + r) * GROUPS_N + h] += left[r] * right;
             }
         }
+    }
+}
+
+fn row_of(r: u32, origin: vec2<u32>, lane_m: u32) -> u32 {
+    return origin.x + r / 4u * (TILE_M / GROUPS_M) + lane_m * 4u + r % 4u;
+}
+
+fn store_row(r: u32, origin: vec2<u32>, base: u32, lane_m: u32, col: u32) {
+    if r < LANE_ROWS {
+        store(base, row_of(r, origin, lane_m), col, sums[r * GROUPS_N], sums[r * GROUPS_N + 1u]);
+    }
+}
+
+fn pick_row(q: u32, r: u32) {
+    for (var h = 0u; h < GROUPS_N; h++) {
+        line[h] = select(line[h], sums[min(q, LANE_ROWS - 1u) * GROUPS_N + h], q == r);
     }
 }
 
@@ -241,13 +260,32 @@ fn main(
     }
 
     let col = origin.y + lane_n * 8u;
-    for (var r = 0u; r < LANE_ROWS; r++) {
-        let row = min(origin.x + r / 4u * (TILE_M / GROUPS_M) + lane_m * 4u + r % 4u, params.m);
-        if row < params.m && col < params.n {
-            let at = r * GROUPS_N;
-            let low = finish(bases, row, col, sums[at], sums[at + 2u * GATED]);
-            let high = finish(bases, row, col + 4u, sums[at + 1u], sums[at + 1u + 2u * GATED]);
-            store(bases.out, row, col, low, high);
+    if EPILOGUE == 0u {
+        store_row(0u, origin, bases.out, lane_m, col);
+        store_row(1u, origin, bases.out, lane_m, col);
+        store_row(2u, origin, bases.out, lane_m, col);
+        store_row(3u, origin, bases.out, lane_m, col);
+        store_row(4u, origin, bases.out, lane_m, col);
+        store_row(5u, origin, bases.out, lane_m, col);
+        store_row(6u, origin, bases.out, lane_m, col);
+        store_row(7u, origin, bases.out, lane_m, col);
+    } else {
+        // A loop, as the epilogue is long.
+        for (var r = 0u; r < LANE_ROWS; r++) {
+            pick_row(0u, r);
+            pick_row(1u, r);
+            pick_row(2u, r);
+            pick_row(3u, r);
+            pick_row(4u, r);
+            pick_row(5u, r);
+            pick_row(6u, r);
+            pick_row(7u, r);
+            let row = row_of(r, origin, lane_m);
+            if row < params.m && col < params.n {
+                let low = finish(bases, row, col, line[0], line[2u * GATED]);
+                let high = finish(bases, row, col + 4u, line[1], line[1u + 2u * GATED]);
+                store(bases.out, row, col, low, high);
+            }
         }
     }
 }

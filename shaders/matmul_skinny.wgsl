@@ -31,6 +31,8 @@ var<workgroup> parts: array<vec4<f32>, PARTS>;
 var<private> sums: array<vec4<f32>, ROWS * 2u>;
 // A block of lhs as it is stored, in two Words a row: the conversion is free in a product on some GPUs.
 var<private> lefts: array<vec4<u32>, TOGETHER * 2u>;
+// Of each two rows.
+var<private> quarters: array<vec4<f32>, ROUNDS>;
 // A block of rhs.
 var<private> words: array<vec4<u32>, 8>;
 
@@ -162,6 +164,22 @@ fn fold(number: u32, len: u32) -> vec4<f32> {
     return (parts[at] + parts[at + quarter]) + (parts[at + 2u * quarter] + parts[at + 3u * quarter]);
 }
 
+// The sums of two rows to a quarter of them, which the second fold makes a sixteenth. By calls, not in a loop: an index that varies would put
+// all sums in memory (on an H100, a fifteenth of the speed).
+fn add_round(round: u32, lane: u32, eight: u32, lane_k: u32) {
+    if round >= ROUNDS {
+        return;
+    }
+    for (var i = 0u; i < PARTS / THREADS; i++) {
+        parts[(i * EIGHTS + eight) * LANES_K + lane_k] = sums[round * (PARTS / THREADS) + i];
+    }
+    workgroupBarrier();
+    if lane < PARTS / 4u {
+        quarters[round] = fold(lane, LANES_K);
+    }
+    workgroupBarrier();
+}
+
 // The rest of it, after two folds.
 fn total(row: u32, four: u32, product: u32) -> vec4<f32> {
     let half = select(four / LANES_N, four % 2u, WIDE);
@@ -238,18 +256,10 @@ fn main(
         }
     }
 
-    // A round leaves a quarter of the parts, the second fold a sixteenth.
-    var quarters: array<vec4<f32>, ROUNDS>;
-    for (var round = 0u; round < ROUNDS; round++) {
-        for (var i = 0u; i < PARTS / THREADS; i++) {
-            parts[(i * EIGHTS + product * LANES_N + lane_n) * LANES_K + lane_k] = sums[round * (PARTS / THREADS) + i];
-        }
-        workgroupBarrier();
-        if lane < PARTS / 4u {
-            quarters[round] = fold(lane, LANES_K);
-        }
-        workgroupBarrier();
-    }
+    add_round(0u, lane, product * LANES_N + lane_n, lane_k);
+    add_round(1u, lane, product * LANES_N + lane_n, lane_k);
+    add_round(2u, lane, product * LANES_N + lane_n, lane_k);
+    add_round(3u, lane, product * LANES_N + lane_n, lane_k);
     if lane < PARTS / 4u {
         for (var round = 0u; round < ROUNDS; round++) {
             parts[round * (PARTS / 4u) + lane] = quarters[round];

@@ -58,7 +58,6 @@ fn handles(device: &Device, level: Level) -> Vec<Handle> {
     let tile = |name: &str| match name {
         "matmul.tile128" => 128,
         "matmul.tile32" => 32,
-        "matmul_direct.rows24" => 24,
         "matmul_direct.rows16" => 16,
         "matmul_direct.rows8" | "matmul_skinny.rows8" => 8,
         "matmul_skinny.rows4" => 4,

@@ -85,10 +85,9 @@ pub static MATMUL_DIRECT: Kernel = Kernel {
     name: "matmul_direct",
     source: include_str!("../../../shaders/matmul_direct.wgsl"),
     tunes: &[
-        Constants { name: "rows2", values: &[("ROWS", 2), ("STRIP", 2)] },
-        Constants { name: "rows8", values: &[("ROWS", 8), ("STRIP", 2)] },
-        Constants { name: "rows16", values: &[("ROWS", 16), ("STRIP", 1)] },
-        Constants { name: "rows24", values: &[("ROWS", 24), ("STRIP", 1)] },
+        Constants { name: "rows2", values: &[("ROWS", 2)] },
+        Constants { name: "rows8", values: &[("ROWS", 8)] },
+        Constants { name: "rows16", values: &[("ROWS", 16)] },
     ],
     ..COMMON
 };
@@ -143,13 +142,13 @@ pub static MATMUL_COOP: Kernel = Kernel {
     ],
     tunes: &[
         // The first that fits is taken: none whose subgroups would be idle. Four of 64 x 64 each is what CUTLASS takes.
-        Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 64, 64, 128]) },
+        Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 128]) },
         // gpu_stats: 0.9 of RDNA3's matrix rate.
-        Constants { name: "tile128wave64", values: &coop([16, 128, 128, 32, 64, 64, 256]) },
+        Constants { name: "tile128wave64", values: &coop([16, 128, 128, 32, 256]) },
         // Apple: a slot's sums are 32 registers of 32 lanes.
-        Constants { name: "tile64wave32", values: &coop([8, 64, 64, 32, 32, 32, 128]) },
+        Constants { name: "tile64wave32", values: &coop([8, 64, 64, 32, 128]) },
         // For tests on lavapipe: many tiles in a small product.
-        Constants { name: "tile32wave8", values: &coop([8, 32, 32, 16, 16, 16, 32]) },
+        Constants { name: "tile64wave8", values: &coop([8, 64, 64, 16, 32]) },
     ],
     dtypes: &[&[F16, F16, F16, F16, F16, F16, F16], &[F32, F16, F16, F16, F32, F32, F32]],
     widths: &[Width::Vector],
@@ -158,21 +157,19 @@ pub static MATMUL_COOP: Kernel = Kernel {
 };
 
 /// The constants of `matmul_coop.wgsl`.
-const fn coop([side, tile_m, tile_n, tile_k, slot_m, slot_n, threads]: [u32; 7]) -> [(&'static str, u32); 7] {
+const fn coop([side, tile_m, tile_n, tile_k, threads]: [u32; 5]) -> [(&'static str, u32); 5] {
     [
         ("COOP", side),
         ("TILE_M", tile_m),
         ("TILE_N", tile_n),
         ("TILE_K", tile_k),
-        ("SLOT_M", slot_m),
-        ("SLOT_N", slot_n),
         ("THREADS", threads),
     ]
 }
 
 /// Whether a device can run a tune of [`MATMUL_COOP`], or why not.
 pub fn cooperates(caps: &Caps, tune: &Constants) -> Result<(), String> {
-    let [side, tile_m, tile_n, tile_k, slot_m, slot_n, threads] = coop([0; 7]).map(|(name, _)| tune.get(name).unwrap_or(1));
+    let [side, tile_m, tile_n, tile_k, threads] = coop([0; 5]).map(|(name, _)| tune.get(name).unwrap_or(1));
     let Some(own) = caps.cooperative else { return Err("needs cooperative matrices, which the device does not show".into()) };
     if side != own {
         return Err(format!("{} is for matrices of {side}, and the device has {own}", tune.name));
@@ -180,14 +177,15 @@ pub fn cooperates(caps: &Caps, tune: &Constants) -> Result<(), String> {
     // wgpu says 64 of every GPU under Metal; those of Apple's make have 32.
     let apple = caps.backend == Backend::Metal && caps.name.starts_with("Apple");
     let widest = caps.subgroups.map_or(u32::MAX, |(_, most)| if apple { most.min(32) } else { most });
-    let slots = tile_m / slot_m * (tile_n / slot_n);
+    let slot = 4 * side;
+    let slots = tile_m / slot * (tile_n / slot);
     if slots.saturating_mul(widest) > threads {
         return Err(format!("{} has {threads} invocations for {slots} subgroups, which the device may make of {widest}", tune.name));
     }
     if threads > caps.workgroup_invocations {
         return Err(format!("{} takes {threads} invocations a workgroup, not {}", tune.name, caps.workgroup_invocations));
     }
-    let bytes = (tile_m + tile_n) * (tile_k + 8) * 2 + slots * side * 2 * side * 4;
+    let bytes = (tile_m + tile_n) * (tile_k + 8) * 2 + slots * side * slot * 4;
     if bytes > caps.workgroup_bytes {
         return Err(format!("{} takes {bytes} bytes of workgroup memory, not {}", tune.name, caps.workgroup_bytes));
     }
