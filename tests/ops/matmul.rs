@@ -19,7 +19,10 @@ const OP: &str = "matmul";
 pub fn all() -> Vec<Trial> {
     let mut all = trials(OP, "large_grid", large_grid);
     #[cfg(feature = "gpu")]
-    all.extend(trials(OP, "cooperative", cooperative));
+    {
+        all.extend(trials(OP, "cooperative", cooperative));
+        all.extend(trials(OP, "choices", choices));
+    }
     all.extend(trials(OP, "tiles", tiles));
     all.extend(trials(OP, "types", types));
     all.extend(trials(OP, "transposes", transposes));
@@ -505,6 +508,53 @@ fn coop_serves(
     let problem = Problem { dtypes, batch_invariant: false, out, lhs, rhs, epilogue: Epilogue::NONE };
     let plan = gpu::plan(caps, Some((&gpu::MATMUL_COOP, tune).into()), &problem);
     plan.is_ok_and(|plan| plan.dispatches.iter().any(|dispatch| dispatch.kernel.name == "matmul_coop" && dispatch.spec.tune == tune))
+}
+
+/// What would be chosen on GPUs, which the adapters here are not: run all the same. Few rows and columns in every pair, a long k, a tile or two.
+#[cfg(feature = "gpu")]
+fn choices(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::gpu::{AdapterKind, Throughput};
+
+    let (Some(caps), true) = (device.caps(), level > Level::Smoke) else { return Ok(()) };
+    let mut random = Random::new(13);
+    let few = [1, 2, 3, 5, 8, 9];
+    let pairs = few.into_iter().flat_map(|m| few.map(|n| [m, n, 17]));
+    let more = [[40, 1, 16], [40, 7, 24], [3, 40, 24], [70, 70, 40], [40, 16, 1100], [5, 3, 1100], [130, 20, 33]];
+    for kind in [AdapterKind::Discrete, AdapterKind::Integrated] {
+        // As fast as one: what is long for the adapter at hand would be cut.
+        let mut caps = caps.clone();
+        (caps.kind, caps.throughput) = (kind, Throughput { flops: 1 << 40, bytes: 1 << 40 });
+        for [m, n, k] in pairs.clone().chain(more) {
+            let plain = case(&mut random, &[m, k], &[k, n], k < 1000);
+            let expected = (plain.expected)(device)?;
+            let caps = caps.clone();
+            let call_into = move |out: &mut Tensor, t: &[Tensor]| planned(&caps, out, &t[0], &t[1]);
+            let into = call_into.clone();
+            let call = move |t: &[Tensor]| {
+                let mut out = Tensor::zeros(t[0].device(), F32, &[m, n])?;
+                into(&mut out, t)?;
+                Ok(out)
+            };
+            let case = Case::new(format!("as for {kind:?}, {}", plain.name), plain.inputs, expected, call, call_into);
+            check(OP, &subject.name, device, &case, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// The plan that other facts give, run here.
+#[cfg(feature = "gpu")]
+fn planned(caps: &gristmill::gpu::Caps, out: &mut Tensor, lhs: &Tensor, rhs: &Tensor) -> gristmill::Result<()> {
+    use gristmill::ops::matmul::{Epilogue, Problem, gpu};
+    let problem = Problem {
+        dtypes: [out.dtype(), lhs.dtype(), rhs.dtype()],
+        batch_invariant: false,
+        out: *out.layout(),
+        lhs: *lhs.layout(),
+        rhs: *rhs.layout(),
+        epilogue: Epilogue::NONE,
+    };
+    ops::dispatch(OP, &gpu::plan(caps, None, &problem)?, out, &[lhs, rhs])
 }
 
 /// N5: a row alone, and inside batches of 1 to 257, gives the same bits.

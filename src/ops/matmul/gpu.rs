@@ -158,13 +158,7 @@ pub static MATMUL_COOP: Kernel = Kernel {
 
 /// The constants of `matmul_coop.wgsl`.
 const fn coop([side, tile_m, tile_n, tile_k, threads]: [u32; 5]) -> [(&'static str, u32); 5] {
-    [
-        ("COOP", side),
-        ("TILE_M", tile_m),
-        ("TILE_N", tile_n),
-        ("TILE_K", tile_k),
-        ("THREADS", threads),
-    ]
+    [("COOP", side), ("TILE_M", tile_m), ("TILE_N", tile_n), ("TILE_K", tile_k), ("THREADS", threads)]
 }
 
 /// Whether a device can run a tune of [`MATMUL_COOP`], or why not.
@@ -616,7 +610,9 @@ fn chunk(k: usize, splits: usize) -> usize {
 /// # Errors
 /// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the pinned kernel or tune does not serve.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
-    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+    // The whole problem's: its parts would choose other tiles, and add in another order.
+    let choice = chosen(caps, pin, problem)?;
+    cut(caps, problem, &|problem| uncut(caps, &choice, problem))
 }
 
 /// A pin for one of matmul's kernels: that kernel, and what of the choice it leaves.
@@ -647,9 +643,8 @@ fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     Ok(Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" })
 }
 
-fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+fn uncut(caps: &Caps, choice: &Choice, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
-    let choice = chosen(caps, pin, problem)?;
     let call = Call::new(problem);
     let types = DTYPES.iter().any(|own| own[..3] == problem.dtypes);
     let turned = if choice.swapped { call.swapped() } else { None };
@@ -659,7 +654,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         || along(problem).is_some()
         || along(&Problem { out: dense(op, problem.out.dims())?, ..problem.clone() }).is_none();
     if turned.is_none() && types && same_bits && call.writes() {
-        plan.dispatches = call.whole(caps, &choice, &mut plan.scratch)?;
+        plan.dispatches = call.whole(caps, choice, &mut plan.scratch)?;
         return Ok(plan);
     }
     // Into a dense f32 scratch, as the kernel likes it, and from there to `out`, rounded once.
@@ -680,7 +675,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         call.problem.epilogue.residual = Some(before);
         call.args[6] = Arg::Tensor(0);
     }
-    plan.dispatches = call.whole(caps, &choice, &mut plan.scratch)?;
+    plan.dispatches = call.whole(caps, choice, &mut plan.scratch)?;
     let mut from = call.args[0];
     if let Some(before) = before.filter(|_| taken) {
         // The residual's place is taken: a pass of its own.

@@ -444,4 +444,10 @@ impl Op for Problem {
         }
         Some(Problem { out: part(&self.out)?, lhs, rhs: right(&self.rhs)?, epilogue, ..self.clone() })
     }
+
+    #[cfg(feature = "gpu")]
+    fn grain(&self, axis: usize) -> usize {
+        // Eights, along whichever axis an operand is loaded by them.
+        if axis + 2 < self.out.rank() { 1 } else { 8 }
+    }
 }

@@ -94,7 +94,8 @@ fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     if caps.workgroup_invocations < 256 {
         return Err(format!("takes 256 invocations a workgroup, not {}", caps.workgroup_invocations));
     }
-    let name = match m.min(n) {
+    // Of what is computed: a few rows by one column stay as they are.
+    let name = match if swapped { n } else { m } {
         0..=1 => "rows1",
         2..=4 => "rows4",
         _ => "rows8",
@@ -327,6 +328,39 @@ mod tests {
     fn few_columns_turn_the_operands() {
         let (choice, _) = select(&caps("a GPU", AdapterKind::Discrete), &problem([4096, 4, 4096]));
         assert!(choice.swapped && name(&choice) == "matmul_skinny.rows4");
+    }
+
+    /// The few rows of a kernel are enough for those that it is given.
+    #[test]
+    fn few_rows_are_all_rows() {
+        for (caps, _) in devices() {
+            for (m, n) in (0..20).flat_map(|m| (1..20).map(move |n| (m, n))) {
+                let (choice, _) = select(&caps, &problem([m, n, 40]));
+                let rows = if choice.swapped { n } else { m };
+                let most = if choice.kernel.name == "matmul_skinny" { choice.tune.get("ROWS").unwrap_or(0) as usize } else { usize::MAX };
+                assert!(rows <= most, "{}: {} for {m} x {n}, swapped {}", caps.name, name(&choice), choice.swapped);
+            }
+        }
+    }
+
+    /// What is cut for a slow device is computed as the whole is (N4): by its kernel, in its order.
+    #[test]
+    fn parts_are_computed_as_the_whole() {
+        let all = devices().into_iter().map(|(caps, _)| caps).chain(cooperative().into_iter().map(|(caps, _)| caps));
+        for caps in all {
+            let slow = Caps { throughput: crate::gpu::Throughput { flops: 1 << 30, bytes: 1 << 24 }, ..caps.clone() };
+            for problem in
+                SHAPES.map(problem).into_iter().chain(SHAPES.map(halves)).chain([problem([16, 16, 400_000]), problem([30_000, 5, 900])])
+            {
+                let specs = |caps: &Caps| {
+                    let plan = super::super::gpu::plan(caps, None, &problem).expect("a plan");
+                    let mut specs: Vec<_> = plan.dispatches.iter().map(|d| format!("{}.{}", d.kernel.name, d.spec)).collect();
+                    (specs.len(), specs.sort(), specs.dedup(), specs)
+                };
+                let ((few, _, _, whole), (many, _, _, parts)) = (specs(&caps), specs(&slow));
+                assert!(parts == whole && many > few, "{}: {few} of {whole:?}, {many} of {parts:?}", caps.name);
+            }
+        }
     }
 
     #[test]
