@@ -1,4 +1,4 @@
-//! `cargo bench --bench matmul`: every tune and type at square, flat and vector shapes, and the naive kernel as a yardstick.
+//! `cargo bench --bench matmul`: every tune and type at square, flat and vector shapes, and simpler kernels as yardsticks.
 
 mod support;
 
@@ -18,6 +18,13 @@ const DTYPES: [(&str, [DType; 3]); 4] = [
 
 /// A pin to `matmul_skinny` where there are more rows than it has leaves the choice as it is, and one to `matmul_coop` where it is not f16.
 const KERNELS: [&str; 5] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
+
+/// The ladder's first rungs, 16 x 16 invocations and as many elements each.
+#[cfg(feature = "gpu")]
+const RUNGS: [(&str, &str); 2] = [
+    ("yardstick.naive_matmul", include_str!("yardstick/naive_matmul.wgsl")),
+    ("yardstick.shared_matmul", include_str!("yardstick/shared_matmul.wgsl")),
+];
 
 fn main() {
     support::bench("matmul", rows);
@@ -52,7 +59,9 @@ fn rows(place: &Place, group: &mut Group) {
         }
         #[cfg(feature = "gpu")]
         if !place.device.is_cpu() {
-            group.row("yardstick.naive_matmul", "f32", &shape, Work::Flops(2 * m * k * n), || naive(place, [m, k, n]));
+            for (name, source) in RUNGS {
+                group.row(name, "f32", &shape, Work::Flops(2 * m * k * n), || rung(place, source, [m, k, n]));
+            }
         }
     }
 }
@@ -70,7 +79,7 @@ fn check_product(dtype: DType, got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]:
 }
 
 #[cfg(feature = "gpu")]
-fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
+fn rung(place: &Place, source: &str, [m, k, n]: [usize; 3]) -> Ready {
     use support::normals;
     use support::yardstick::Bare;
 
@@ -78,7 +87,7 @@ fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
     let ((_, left), (_, right)) = (normals(&gristmill::Device::cpu(), &[m, k], 1), normals(&gristmill::Device::cpu(), &[k, n], 2));
     let (lhs, rhs, out) = (bare.upload(&left), bare.upload(&right), bare.zeros(m * n));
     let params = bare.params(&[m as u32, n as u32, k as u32, 0]);
-    let program = bare.program(include_str!("yardstick/naive_matmul.wgsl"), &[&lhs, &rhs, &out, &params]);
+    let program = bare.program(source, &[&lhs, &rhs, &out, &params]);
     let grid = [n.div_ceil(16) as u32, m.div_ceil(16) as u32, 1];
     let [recording, waiting] = [bare.clone(), bare.clone()];
     Ready {

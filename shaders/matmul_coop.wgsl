@@ -19,18 +19,27 @@ const OUT_SLOT: u32 = SLOT / (1u + GATED);
 const OUT_COLS: u32 = 4u / (1u + GATED);
 // 8 more than a line holds, so that neighbouring lines lie in other banks.
 const PITCH: u32 = TILE_K + 8u;
-const RHS_LINES: u32 = TILE_M * PITCH;
+// In fours.
+const LINE: u32 = PITCH / 4u;
+const RHS_LINES: u32 = TILE_M * LINE;
 const EIGHTS_K: u32 = TILE_K / 8u;
 const EIGHTS_M: u32 = TILE_M / 8u;
 const EIGHTS_N: u32 = TILE_N / 8u;
-// What one invocation carries in a step.
-const LHS_EIGHTS: u32 = TILE_M * EIGHTS_K / THREADS;
-const RHS_EIGHTS: u32 = TILE_N * EIGHTS_K / THREADS;
-// From one of them to the next, where they lie along i.
-const LINES: u32 = THREADS / EIGHTS_K;
-// A row of a slot's matrices goes to `finish` at a time: GATED, gate's half of it beside rhs's.
-const PATCH: u32 = COOP * SLOT;
-const PATCH_EIGHTS: u32 = OUT_SLOT / 8u;
+// Invocations that bring in one operand, four eights each; BOTH: they bring in the other one too, else it is left to as many more.
+const WORKERS: u32 = TILE_M * EIGHTS_K / 4u;
+const BOTH: bool = WORKERS == THREADS;
+// From one eight to the next, where they lie along i.
+const LINES: u32 = WORKERS / EIGHTS_K;
+// The same, of all invocations and all lines.
+const ALL_LINES: u32 = THREADS / EIGHTS_K;
+// Two of a slot's matrices go to `finish` at a time, neighbours in a row; GATED, gate's beside rhs's.
+const PATCH_ROW: u32 = 2u * COOP;
+const PATCH: u32 = COOP * PATCH_ROW;
+const PATCH_COLS: u32 = PATCH_ROW / (1u + GATED);
+const PATCH_EIGHTS: u32 = PATCH_COLS / 8u;
+// From a pair's first matrix to the next pair's, and to its second.
+const PAIR: u32 = 2u - GATED;
+const BESIDE: u32 = 1u + GATED;
 const PATCH_PASSES: u32 = (SLOTS * COOP * PATCH_EIGHTS + THREADS - 1u) / THREADS;
 
 // An eight of f16: naga 30 has no bitcast to f16, and by way of unpack2x16float each would be converted twice.
@@ -40,29 +49,65 @@ struct Operand {
 }
 
 // A line is a row of lhs or a column of rhs or gate, in this order.
-var<workgroup> lines: array<vec4<f16>, (TILE_M + TILE_N) * PITCH / 4u>;
+var<workgroup> lines: array<vec4<f16>, (TILE_M + TILE_N) * LINE>;
 var<workgroup> patches: array<f32, SLOTS * PATCH>;
 
-// An eight along i.
+// An eight along i; places count fours.
 fn put(at: u32, eight: Operand) {
-    lines[at / 4u] = eight.low;
-    lines[at / 4u + 1u] = eight.high;
+    lines[at] = eight.low;
+    lines[at + 1u] = eight.high;
 }
 
-// An eight across lines.
-fn put_across(at: u32, eight: Operand) {
+// Four eights across lines, neighbours along i.
+fn put_across(at: u32, a: Operand, b: Operand, d: Operand, e: Operand) {
     for (var j = 0u; j < 4u; j++) {
-        lines[(at + j * PITCH) / 4u][at % 4u] = eight.low[j];
-        lines[(at + (4u + j) * PITCH) / 4u][at % 4u] = eight.high[j];
+        lines[at + j * LINE] = vec4<f16>(a.low[j], b.low[j], d.low[j], e.low[j]);
+        lines[at + (4u + j) * LINE] = vec4<f16>(a.high[j], b.high[j], d.high[j], e.high[j]);
     }
 }
 
-// Four of them, neighbours along i.
-fn put_four_across(at: u32, a: Operand, b: Operand, d: Operand, e: Operand) {
-    for (var j = 0u; j < 4u; j++) {
-        lines[(at + j * PITCH) / 4u] = vec4<f16>(a.low[j], b.low[j], d.low[j], e.low[j]);
-        lines[(at + (4u + j) * PITCH) / 4u] = vec4<f16>(a.high[j], b.high[j], d.high[j], e.high[j]);
+// What an invocation brings in of an operand, in each step.
+struct Load {
+    right: bool, // rhs or gate, else lhs
+    along: bool, // the eights lie along i, of lines LINES apart; else across, neighbours along i
+    gate: vec4<bool>,
+    at: vec4<u32>, // in eights
+    step: vec4<u32>, // to the next eight of i, times 8
+    // Where they go, either way: a select would hide from compilers what is a multiple of 16 bytes.
+    along_to: u32,
+    across_to: u32,
+}
+
+struct Eights {
+    a: Operand,
+    b: Operand,
+    d: Operand,
+    e: Operand,
+}
+
+fn load_of(right: bool, worker: u32, origin: vec2<u32>, bases: Bases) -> Load {
+    let p = vec4<u32>(0u, 1u, 2u, 3u);
+    let along_to = worker / EIGHTS_K * LINE + worker % EIGHTS_K * 2u;
+    if !right {
+        let along = (params.along & 1u) != 0u;
+        let row = select(vec4<u32>(worker % EIGHTS_M * 8u), worker / EIGHTS_K + p * LINES, along);
+        let i = select(worker / EIGHTS_M * 4u + p, vec4<u32>(worker % EIGHTS_K * 8u), along);
+        let at = (bases.lhs + (origin.x + row) * params.lhs_row + i * params.lhs_col) / 8u;
+        let across_to = worker % EIGHTS_M * (8u * LINE) + worker / EIGHTS_M;
+        return Load(false, along, vec4<bool>(), at, vec4<u32>(params.lhs_col), along_to, across_to);
     }
+    let along = (params.along & 2u) == 0u;
+    let line = select(vec4<u32>(worker % EIGHTS_N * 8u), worker / EIGHTS_K + p * LINES, along);
+    let i = select(worker / EIGHTS_N * 4u + p, vec4<u32>(worker % EIGHTS_K * 8u), along);
+    let of_gate = line >= vec4<u32>(OUT_N);
+    var at = (bases.rhs + i * params.rhs_row + (origin.y + line) * params.rhs_col) / 8u;
+    var step = vec4<u32>(params.rhs_row);
+    if GATED == 1u {
+        at = select(at, (bases.gate + i * params.gate_row + (origin.y + line - OUT_N) * params.gate_col) / 8u, of_gate);
+        step = select(step, vec4<u32>(params.gate_row), of_gate);
+    }
+    let across_to = RHS_LINES + worker % EIGHTS_N * (8u * LINE) + worker / EIGHTS_N;
+    return Load(true, along, of_gate, at, step, RHS_LINES + along_to, across_to);
 }
 
 // Past the edges of a matrix is whatever lies there in the buffer: what comes of it goes nowhere.
@@ -75,6 +120,26 @@ fn right_of(of_gate: bool, at: u32) -> Operand {
         return gate[min(at, arrayLength(&gate) - 1u)];
     }
     return rhs[min(at, arrayLength(&rhs) - 1u)];
+}
+
+// Those of the step that begins at 8 · ahead.
+fn bring(load: Load, ahead: u32) -> Eights {
+    let at = load.at + ahead * load.step;
+    if !load.right {
+        return Eights(left_of(at.x), left_of(at.y), left_of(at.z), left_of(at.w));
+    }
+    return Eights(right_of(load.gate.x, at.x), right_of(load.gate.y, at.y), right_of(load.gate.z, at.z), right_of(load.gate.w, at.w));
+}
+
+fn put_eights(load: Load, eights: Eights) {
+    if load.along {
+        put(load.along_to, eights.a);
+        put(load.along_to + LINES * LINE, eights.b);
+        put(load.along_to + 2u * LINES * LINE, eights.d);
+        put(load.along_to + 3u * LINES * LINE, eights.e);
+    } else {
+        put_across(load.across_to, eights.a, eights.b, eights.d, eights.e);
+    }
 }
 
 fn four(at: u32) -> vec4<f32> {
@@ -96,101 +161,56 @@ fn main(
     let origin = tile_of(number % tiles) * vec2<u32>(TILE_M, OUT_N);
     let bases = bases_of(number / tiles);
 
-    // The eights that this invocation carries. Along i: of lines LINES apart. Across: neighbours along i, so that it writes whole words.
-    let lhs_along = (params.along & 1u) != 0u;
-    var lhs_at: array<u32, LHS_EIGHTS>;
-    for (var p = 0u; p < LHS_EIGHTS; p++) {
-        let row = select(lane % EIGHTS_M * 8u, lane / EIGHTS_K + p * LINES, lhs_along);
-        let i = select(lane / EIGHTS_M * LHS_EIGHTS + p, lane % EIGHTS_K * 8u, lhs_along);
-        lhs_at[p] = (bases.lhs + (origin.x + row) * params.lhs_row + i * params.lhs_col) / 8u;
-    }
-    let rhs_along = (params.along & 2u) == 0u;
-    var rhs_at: array<u32, RHS_EIGHTS>;
-    var of_gate: array<bool, RHS_EIGHTS>;
-    for (var p = 0u; p < RHS_EIGHTS; p++) {
-        let i = select(lane / EIGHTS_N * RHS_EIGHTS + p, lane % EIGHTS_K * 8u, rhs_along);
-        let line = select(lane % EIGHTS_N * 8u, lane / EIGHTS_K + p * LINES, rhs_along);
-        of_gate[p] = line >= OUT_N;
-        rhs_at[p] = (bases.rhs + i * params.rhs_row + (origin.y + line) * params.rhs_col) / 8u;
-        if GATED == 1u && of_gate[p] {
-            rhs_at[p] = (bases.gate + i * params.gate_row + (origin.y + line - OUT_N) * params.gate_col) / 8u;
-        }
-    }
-    // Where they go. Not by a select, which would hide from compilers what is a multiple of 8.
-    let put_at = lane / EIGHTS_K * PITCH + lane % EIGHTS_K * 8u;
-    let lhs_across_at = lane % EIGHTS_M * (8u * PITCH) + lane / EIGHTS_M * LHS_EIGHTS;
-    let rhs_across_at = RHS_LINES + lane % EIGHTS_N * (8u * PITCH) + lane / EIGHTS_N * RHS_EIGHTS;
+    let worker = lane % WORKERS;
+    let first_load = load_of(!BOTH && lane >= WORKERS, worker, origin, bases);
+    let second_load = load_of(true, worker, origin, bases);
 
     // A subgroup past the slots does the last one's work again, for nobody: naga 30 allows no branch round the matrices.
     let own = min(subgroup, SLOTS - 1u);
     let slot_row = own / SLOTS_N * SLOT;
     let slot_col = own % SLOTS_N * OUT_SLOT;
     var sums: array<Sum, 16>;
-    var lhs_eights: array<Operand, LHS_EIGHTS>;
-    for (var p = 0u; p < LHS_EIGHTS; p++) {
-        lhs_eights[p] = left_of(lhs_at[p]);
-    }
-    var rhs_eights: array<Operand, RHS_EIGHTS>;
-    for (var p = 0u; p < RHS_EIGHTS; p++) {
-        rhs_eights[p] = right_of(of_gate[p], rhs_at[p]);
+    var first_eights = bring(first_load, 0u);
+    var second_eights: Eights;
+    if BOTH {
+        second_eights = bring(second_load, 0u);
     }
     for (var k = 0u; k < params.k; k += TILE_K) {
-        if lhs_along {
-            for (var p = 0u; p < LHS_EIGHTS; p++) {
-                put(put_at + p * LINES * PITCH, lhs_eights[p]);
-            }
-        } else if LHS_EIGHTS == 4u {
-            put_four_across(lhs_across_at, lhs_eights[0], lhs_eights[1], lhs_eights[2 % LHS_EIGHTS], lhs_eights[3 % LHS_EIGHTS]);
-        } else {
-            for (var p = 0u; p < LHS_EIGHTS; p++) {
-                put_across(lhs_across_at + p, lhs_eights[p]);
-            }
-        }
-        if rhs_along {
-            for (var p = 0u; p < RHS_EIGHTS; p++) {
-                put(RHS_LINES + put_at + p * LINES * PITCH, rhs_eights[p]);
-            }
-        } else if RHS_EIGHTS == 4u {
-            put_four_across(rhs_across_at, rhs_eights[0], rhs_eights[1], rhs_eights[2 % RHS_EIGHTS], rhs_eights[3 % RHS_EIGHTS]);
-        } else {
-            for (var p = 0u; p < RHS_EIGHTS; p++) {
-                put_across(rhs_across_at + p, rhs_eights[p]);
-            }
+        put_eights(first_load, first_eights);
+        if BOTH {
+            put_eights(second_load, second_eights);
         }
         // From k on there are zeros on both sides, as 0 * inf would be NaN.
         if k + TILE_K > params.k {
             workgroupBarrier();
             if k + lane % EIGHTS_K * 8u >= params.k {
-                for (var p = 0u; p < LHS_EIGHTS + RHS_EIGHTS; p++) {
-                    put(put_at + p * LINES * PITCH, Operand(vec4<f16>(0.0h), vec4<f16>(0.0h)));
+                let to = lane / EIGHTS_K * LINE + lane % EIGHTS_K * 2u;
+                for (var p = 0u; p < (TILE_M + TILE_N) / ALL_LINES; p++) {
+                    put(to + p * ALL_LINES * LINE, Operand(vec4<f16>(0.0h), vec4<f16>(0.0h)));
                 }
             }
         }
         workgroupBarrier();
         // The eights of the next step are under way while this one is computed.
-        let ahead = (k + TILE_K) / 8u;
-        for (var p = 0u; p < LHS_EIGHTS; p++) {
-            lhs_eights[p] = left_of(lhs_at[p] + ahead * params.lhs_col);
-        }
-        for (var p = 0u; p < RHS_EIGHTS; p++) {
-            let stride = select(params.rhs_row, params.gate_row, GATED == 1u && of_gate[p]);
-            rhs_eights[p] = right_of(of_gate[p], rhs_at[p] + ahead * stride);
+        first_eights = bring(first_load, (k + TILE_K) / 8u);
+        if BOTH {
+            second_eights = bring(second_load, (k + TILE_K) / 8u);
         }
         for (var i = 0u; i < TILE_K; i += COOP) {
-            // naga 30 wants each index and stride of a cooperative access to be a `let`. They count fours.
-            let pitch = PITCH / 4u;
-            let top = (slot_row * PITCH + i) / 4u;
-            let top1 = top + 1u * COOP * pitch;
-            let top2 = top + 2u * COOP * pitch;
-            let top3 = top + 3u * COOP * pitch;
+            // naga 30 wants each index and stride of a cooperative access to be a `let`.
+            let pitch = LINE;
+            let top = slot_row * LINE + i / 4u;
+            let top1 = top + 1u * COOP * LINE;
+            let top2 = top + 2u * COOP * LINE;
+            let top3 = top + 3u * COOP * LINE;
             let left0 = coopLoadT<Left>(&lines[top], pitch);
             let left1 = coopLoadT<Left>(&lines[top1], pitch);
             let left2 = coopLoadT<Left>(&lines[top2], pitch);
             let left3 = coopLoadT<Left>(&lines[top3], pitch);
-            let first = (RHS_LINES + slot_col * PITCH + i) / 4u;
-            let first1 = first + (1u % OUT_COLS * COOP + 1u / OUT_COLS * OUT_N) * pitch;
-            let first2 = first + (2u % OUT_COLS * COOP + 2u / OUT_COLS * OUT_N) * pitch;
-            let first3 = first + (3u % OUT_COLS * COOP + 3u / OUT_COLS * OUT_N) * pitch;
+            let first = RHS_LINES + slot_col * LINE + i / 4u;
+            let first1 = first + (1u % OUT_COLS * COOP + 1u / OUT_COLS * OUT_N) * LINE;
+            let first2 = first + (2u % OUT_COLS * COOP + 2u / OUT_COLS * OUT_N) * LINE;
+            let first3 = first + (3u % OUT_COLS * COOP + 3u / OUT_COLS * OUT_N) * LINE;
             let right0 = coopLoad<Right>(&lines[first], pitch);
             sums[0] = coopMultiplyAdd(left0, right0, sums[0]);
             sums[4] = coopMultiplyAdd(left1, right0, sums[4]);
@@ -216,37 +236,43 @@ fn main(
     }
 
     // A cooperative matrix shows its elements only in memory.
-    let patch0 = subgroup * PATCH;
-    let patch1 = patch0 + COOP;
-    let patch2 = patch0 + 2u * COOP;
-    let patch3 = patch0 + 3u * COOP;
-    let patch_pitch = SLOT;
-    for (var r = 0u; r < 4u; r++) {
+    let first_patch = subgroup * PATCH;
+    let beside = first_patch + COOP;
+    let patch_pitch = PATCH_ROW;
+    for (var t = 0u; t < 8u; t++) {
         if subgroup < SLOTS {
-            switch r {
+            switch t {
                 case 0u: {
-                    coopStoreT(sums[0], &patches[patch0], patch_pitch);
-                    coopStoreT(sums[1], &patches[patch1], patch_pitch);
-                    coopStoreT(sums[2], &patches[patch2], patch_pitch);
-                    coopStoreT(sums[3], &patches[patch3], patch_pitch);
+                    coopStoreT(sums[0 + 0 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[0 + 0 * PAIR + BESIDE], &patches[beside], patch_pitch);
                 }
                 case 1u: {
-                    coopStoreT(sums[4], &patches[patch0], patch_pitch);
-                    coopStoreT(sums[5], &patches[patch1], patch_pitch);
-                    coopStoreT(sums[6], &patches[patch2], patch_pitch);
-                    coopStoreT(sums[7], &patches[patch3], patch_pitch);
+                    coopStoreT(sums[0 + 1 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[0 + 1 * PAIR + BESIDE], &patches[beside], patch_pitch);
                 }
                 case 2u: {
-                    coopStoreT(sums[8], &patches[patch0], patch_pitch);
-                    coopStoreT(sums[9], &patches[patch1], patch_pitch);
-                    coopStoreT(sums[10], &patches[patch2], patch_pitch);
-                    coopStoreT(sums[11], &patches[patch3], patch_pitch);
+                    coopStoreT(sums[4 + 0 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[4 + 0 * PAIR + BESIDE], &patches[beside], patch_pitch);
+                }
+                case 3u: {
+                    coopStoreT(sums[4 + 1 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[4 + 1 * PAIR + BESIDE], &patches[beside], patch_pitch);
+                }
+                case 4u: {
+                    coopStoreT(sums[8 + 0 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[8 + 0 * PAIR + BESIDE], &patches[beside], patch_pitch);
+                }
+                case 5u: {
+                    coopStoreT(sums[8 + 1 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[8 + 1 * PAIR + BESIDE], &patches[beside], patch_pitch);
+                }
+                case 6u: {
+                    coopStoreT(sums[12 + 0 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[12 + 0 * PAIR + BESIDE], &patches[beside], patch_pitch);
                 }
                 default: {
-                    coopStoreT(sums[12], &patches[patch0], patch_pitch);
-                    coopStoreT(sums[13], &patches[patch1], patch_pitch);
-                    coopStoreT(sums[14], &patches[patch2], patch_pitch);
-                    coopStoreT(sums[15], &patches[patch3], patch_pitch);
+                    coopStoreT(sums[12 + 1 * PAIR], &patches[first_patch], patch_pitch);
+                    coopStoreT(sums[12 + 1 * PAIR + BESIDE], &patches[beside], patch_pitch);
                 }
             }
         }
@@ -256,11 +282,11 @@ fn main(
             let slot = e / (COOP * PATCH_EIGHTS);
             let row = e / PATCH_EIGHTS % COOP;
             let eight = e % PATCH_EIGHTS * 8u;
-            let out_row = origin.x + slot / SLOTS_N * SLOT + r * COOP + row;
-            let col = origin.y + slot % SLOTS_N * OUT_SLOT + eight;
+            let out_row = origin.x + slot / SLOTS_N * SLOT + t / 2u * COOP + row;
+            let col = origin.y + slot % SLOTS_N * OUT_SLOT + t % 2u * PATCH_COLS + eight;
             if slot < SLOTS && out_row < params.m && col < params.n {
-                let at = slot * PATCH + row * SLOT + eight;
-                let gate_at = at + GATED * OUT_SLOT;
+                let at = slot * PATCH + row * PATCH_ROW + eight;
+                let gate_at = at + GATED * COOP;
                 store(
                     bases.out, out_row, col,
                     finish(bases, out_row, col, four(at), four(gate_at)),

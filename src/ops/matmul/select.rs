@@ -100,7 +100,7 @@ fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
         2..=4 => "rows4",
         _ => "rows8",
     };
-    let reason = "few rows are bound by reading the other operand, once; by arithmetic, unmeasured on hardware";
+    let reason = "few rows are bound by reading the other operand, once: an H100 read 2.7 TB/s of 8192 x 8192 in f32";
     Ok(Choice { kernel: &MATMUL_SKINNY, tune: tune(&MATMUL_SKINNY, name), splits: 1, swapped, reason })
 }
 
@@ -108,7 +108,7 @@ fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
 fn coop(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     let tune = coop_tune(caps)?;
     coop_serves(problem)?;
-    let reason = "matrix units: gpu_stats has it at 0.9 of RDNA3's rate, twice that of its FMAs; unmeasured on hardware";
+    let reason = "matrix units: an H100 did 103 TFLOP/s of 4096³, and 37 in f32; gpu_stats has it at 0.9 of RDNA3's rate";
     let choice = Choice { kernel: &MATMUL_COOP, tune, splits: 1, swapped: false, reason };
     let [tile_m, tile_n] = ["TILE_M", "TILE_N"].map(|side| tune.get(side).unwrap_or(1) as usize);
     let (m, n) = (problem.m(), problem.n());
@@ -140,7 +140,7 @@ fn splitk(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     }
     Ok(Choice {
         splits,
-        reason: "fewer tiles than compute units, and a long k: the parts run side by side; unmeasured on hardware",
+        reason: "fewer tiles than compute units, and a long k: the parts run side by side; from where on is unmeasured",
         ..choice
     })
 }
@@ -154,7 +154,8 @@ fn groups(choice: &Choice, problem: &Problem) -> usize {
 /// The largest tile that leaves no unit idle and little of itself outside.
 fn tiled(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     let of = |name, reason| Choice { kernel: &MATMUL, tune: tune(&MATMUL, name), splits: 1, swapped: false, reason };
-    let large = of("tile128", "the most reuse: gpu_stats has it at 0.94 of AMD's FMA rate, 0.90 on RDNA3; unmeasured on hardware");
+    let large =
+        of("tile128", "the most reuse: an H100 did 37 TFLOP/s of 4096³, 30 by tile64; gpu_stats has it at 0.94 of RDNA2's FMA rate");
     Ok(match (problem.m(), problem.n()) {
         _ if problem.batch_invariant => of("tile64", "one for every m"),
         (0..=32, _) => of("tile32", "a taller tile would be mostly outside: by arithmetic, on any device"),
