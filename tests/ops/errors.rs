@@ -46,6 +46,11 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let into = |shape: &[usize]| of(DType::F32, shape);
     let unit = |t: Result<Tensor>| t.map(|_| ());
 
+    let (two, four) = (f(&[2]).map_err(|e| e.to_string())?, f(&[4]).map_err(|e| e.to_string())?);
+    let whole = of(DType::I32, &[2]).map_err(|e| e.to_string())?;
+    // [2, 3] by [3, 4].
+    let options = |options: ops::Matmul| ops::matmul(&x, &f(&[3, 4])?, &options).map(|_| ());
+
     type Call<'a> = (&'a str, Kind, Box<dyn Fn() -> Result<()> + 'a>);
     let calls: Vec<Call> = vec![
         ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&x, &x, &Default::default())))),
@@ -61,6 +66,35 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
             "matmul",
             Kind::Overlap,
             Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?, &Default::default())),
+        ),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Columns(&x)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Columns(&two)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Rows(&four)), ..Default::default() }))),
+        ("matmul", Kind::DType, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Rows(&whole)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { gate: Some(&x), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { c: Some(&x), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { residual: Some(&two), ..Default::default() }))),
+        ("matmul", Kind::DType, Box::new(|| options(ops::Matmul { residual: Some(&whole), ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { alpha: f32::NAN, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { beta: f32::INFINITY, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { accumulate: true, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { dtype: Some(DType::I32), ..Default::default() }))),
+        (
+            "matmul",
+            Kind::DType,
+            Box::new(|| {
+                let asked = ops::Matmul { dtype: Some(DType::F16), ..Default::default() };
+                ops::matmul_into(&mut into(&[2, 4])?, &x, &f(&[3, 4])?, &asked)
+            }),
+        ),
+        (
+            "matmul",
+            Kind::Overlap,
+            Box::new(|| {
+                let mut out = into(&[2, 4])?;
+                let residual = out.clone();
+                ops::matmul_into(&mut out, &x, &f(&[3, 4])?, &ops::Matmul { residual: Some(&residual), ..Default::default() })
+            }),
         ),
         ("add", Kind::Shape, Box::new(|| unit(ops::add(&x, &f(&[2])?)))),
         ("add", Kind::DType, Box::new(|| unit(ops::add(&x, &of(DType::U8, &[3])?)))),

@@ -1,4 +1,4 @@
-//! Matmul: every kernel and tune at sizes round every tile, batches, vectors, strides, epilogues; N1 to N4, N6, N8, N9.
+//! Matmul: every kernel and tune at sizes round every tile, batches, vectors, strides, epilogues; N1 to N6, N8, N9.
 
 use DType::{BF16, F16, F32};
 use gristmill::ops::{self, Activation, Bias, Matmul};
@@ -30,6 +30,8 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "batch_invariant", batch_invariant));
     all.extend(trials(OP, "epilogues", epilogues));
     all.extend(trials(OP, "long_k", long_k));
+    all.extend(trials(OP, "extremes", extremes));
+    all.extend(trials(OP, "batched_epilogues", batched_epilogues));
     all.extend(trials(OP, "random", random));
     all.push(trial("matmul::threads", || {
         same_on_any_threads(|_| {
@@ -51,8 +53,17 @@ struct Handle {
     name: String,
     device: Device,
     tile: usize,
+    /// Whether it takes no more rows than its tile has, and leaves other calls to what is chosen.
+    few: bool,
     /// Whether it is the one of its kernel that meets every type: a tune changes sizes alone, and each type is a shader to compile.
     all_types: bool,
+}
+
+impl Handle {
+    /// As many rows, or as many as it takes.
+    fn rows(&self, m: usize) -> usize {
+        if self.few { m.min(self.tile) } else { m }
+    }
 }
 
 /// A handle for each kernel and tune.
@@ -71,14 +82,20 @@ fn handles(device: &Device, level: Level) -> Vec<Handle> {
     };
     let of = |name| {
         let all = pinned(device, name, level).into_iter().enumerate();
-        all.map(|(i, (name, device))| Handle { tile: tile(&name), name, device, all_types: level == Level::Full || i == 0 })
+        all.map(|(i, (name, device))| Handle {
+            tile: tile(&name),
+            few: name.starts_with("matmul_skinny"),
+            name,
+            device,
+            all_types: level == Level::Full || i == 0,
+        })
     };
     names.iter().flat_map(|name| of(name)).collect()
 }
 
 /// The same, but where drivers may compile a fused kernel for half a minute, what is chosen there and no other.
 fn fused_handles(device: &Device, level: Level) -> Vec<Handle> {
-    let chosen = || Handle { name: "chosen".into(), device: device.clone(), tile: 64, all_types: false };
+    let chosen = || Handle { name: "chosen".into(), device: device.clone(), tile: 64, few: false, all_types: false };
     if level == Level::Smoke { vec![chosen()] } else { handles(device, level) }
 }
 
@@ -99,7 +116,11 @@ fn typed(random: &mut Random, [out, lhs, rhs]: [DType; 3], left: &[usize], right
 
 fn of(out: DType, lhs: Host, rhs: Host, exact: bool) -> Case {
     let expected = expected(out, &lhs, &rhs, exact);
-    let exactly = if exact { " exact" } else { "" };
+    of_expected(if exact { " exact" } else { "" }, lhs, rhs, expected)
+}
+
+fn of_expected(exactly: &str, lhs: Host, rhs: Host, expected: Expected) -> Case {
+    let out = expected.dtype;
     let name = format!("{out} = {}{:?}x{}{:?}{exactly}", lhs.dtype, lhs.dims, rhs.dtype, rhs.dims);
     let fresh = if lhs.dtype == rhs.dtype { lhs.dtype } else { F32 };
     let dims = expected.dims.clone();
@@ -174,18 +195,19 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     let mut random = Random::new(6);
     let pairs = [(F32, F32), (F16, F16), (BF16, BF16), (F32, F16), (F32, BF16), (F16, F32), (BF16, F32)];
     let shapes = [(24, 16, 40), (8, 8, 8), (5, 9, 7), (5, 6, 7), (7, 8, 9), (1, 16, 8), (16, 1, 8), (72, 72, 24)];
-    for Handle { name, device: handle, all_types, .. } in handles(device, level) {
+    for own in handles(device, level) {
+        let Handle { name, device: handle, all_types, .. } = &own;
         for (i, (lhs, rhs)) in pairs.into_iter().enumerate() {
             for out in [F32, F16, BF16] {
                 // Some drivers compile a shader for seconds.
-                if (level == Level::Smoke || !all_types) && (lhs, rhs) != (out, out) {
+                if (level == Level::Smoke || !*all_types) && (lhs, rhs) != (out, out) {
                     continue;
                 }
                 let chosen = if level == Level::Full { 0..8 } else { i % 2..8 };
                 for (m, n, k) in chosen.step_by(if level == Level::Full { 1 } else { 2 }).map(|at| shapes[at]) {
                     for exact in [k <= 24, false] {
-                        let case = typed(&mut random, [out, lhs, rhs], &[m, k], &[k, n], exact);
-                        check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
+                        let case = typed(&mut random, [out, lhs, rhs], &[own.rows(m), k], &[k, n], exact);
+                        check(OP, &subject.name, handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
                     }
                 }
             }
@@ -260,6 +282,7 @@ fn fused(random: &mut Random, dtype: DType, [m, n, k]: [usize; 3], options: Opti
         if let Some(bias) = &bias_values {
             plus(&mut x, bias[i]);
         }
+        // The largest slopes: of both gelus 1.129, of silu 1.0998.
         let (y, own, slope) = match options.activation {
             Activation::Relu => (x.max(0.0), 0.0, 1.0),
             Activation::Gelu => {
@@ -272,7 +295,7 @@ fn fused(random: &mut Random, dtype: DType, [m, n, k]: [usize; 3], options: Opti
             }
             Activation::Silu => {
                 let y = x * reference::sigmoid(x);
-                (y, bounds::units(10.0, y), 1.1)
+                (y, bounds::units(10.0, y), 1.1) // as `ops::silu` states it
             }
             _ => (x, 0.0, 1.0),
         };
@@ -317,7 +340,8 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
     let mut random = Random::new(10);
     let shapes = [[24, 16, 40], [5, 9, 7], [5, 6, 7], [7, 72, 16], [70, 136, 24], [8, 8, 8], [1, 40, 33], [33, 3, 20]];
     let combinations = 5 * 128;
-    for (at, Handle { name, device: handle, all_types, .. }) in fused_handles(device, level).into_iter().enumerate() {
+    for (at, own) in fused_handles(device, level).into_iter().enumerate() {
+        let Handle { name, device: handle, all_types, .. } = &own;
         let count = match level {
             Level::Smoke => 8,
             Level::Quick => 32,
@@ -326,44 +350,153 @@ fn epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), Str
         for i in 0..count {
             // A stride that is prime to the number of them: every kernel meets others.
             let number = (i * 77 + at as u64 * 13) % combinations;
-            let (shape, dtype) = (shapes[(i % 8) as usize], if !all_types { F32 } else { [F32, F16, BF16][(i / 8 % 3) as usize] });
-            let case = fused(&mut random, dtype, shape, Options::of(number), i % 4 == 3 && dtype == F32);
-            check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
+            let ([m, n, k], dtype) = (shapes[(i % 8) as usize], if !*all_types { F32 } else { [F32, F16, BF16][(i / 8 % 3) as usize] });
+            let case = fused(&mut random, dtype, [own.rows(m), n, k], Options::of(number), i % 4 == 3 && dtype == F32);
+            check(OP, &subject.name, handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
         }
     }
     Ok(())
 }
 
-/// Few elements and a k that is split, by the choice itself too.
+/// Few elements and a k that is split.
 fn long_k(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(11);
-    for Handle { name, device: handle, all_types, .. } in fused_handles(device, level) {
+    for own in fused_handles(device, level) {
+        let Handle { name, device: handle, all_types, .. } = &own;
         for (m, n, k) in [(3, 5, 3000), (16, 40, 2056), (2, 8, 1031)] {
-            check(OP, &subject.name, &handle, &case(&mut random, &[m, k], &[k, n], false), false).map_err(|e| format!("{name} {e}"))?;
+            let m = own.rows(m);
+            check(OP, &subject.name, handle, &case(&mut random, &[m, k], &[k, n], false), false).map_err(|e| format!("{name} {e}"))?;
             if level == Level::Smoke {
                 continue;
             }
             let options = Options { gate: true, residual: true, ..Options::of(0) };
-            let case = fused(&mut random, if all_types { F16 } else { F32 }, [m, n, k], options, false);
-            check(OP, &subject.name, &handle, &case, false).map_err(|e| format!("{name} {e}"))?;
+            let case = fused(&mut random, if *all_types { F16 } else { F32 }, [m, n, k], options, false);
+            check(OP, &subject.name, handle, &case, false).map_err(|e| format!("{name} {e}"))?;
         }
     }
     Ok(())
+}
+
+/// N8: NaN stays in its row of lhs and its column of rhs; sums past f16's range are infinite there; huge values that stay in f32's.
+fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(14);
+    for own in handles(device, level) {
+        for (m, n, k) in [(9, 24, 16), (7, 9, 21)] {
+            let m = own.rows(m);
+            let (row, col) = (m / 2, n / 3);
+            let (mut lhs, mut rhs) = (random.floats(&[m, k]), random.floats(&[k, n]));
+            let clean = expected(F32, &lhs, &rhs, false);
+            let poisoned = |host: &Host, at: usize| {
+                let mut values: Vec<f32> = host.f64s().into_iter().map(|x| x as f32).collect();
+                values[at] = f32::NAN;
+                Host::new(&host.dims, &values)
+            };
+            (lhs, rhs) = (poisoned(&lhs, row * k + k / 2), poisoned(&rhs, k / 3 * n + col));
+            let values = clean.values.iter().enumerate().map(|(i, &x)| if i / n == row || i % n == col { f64::NAN } else { x }).collect();
+            let nan = of_expected(" NaN", lhs, rhs, Expected { values, ..clean });
+            let full = |dims: &[usize], value: f32| Host::new(dims, &vec![value; dims.iter().product()]);
+            let [up, down] = [200.0, -300.0].map(|x| full(&[m, k], x).to(F16));
+            let large = [up, down].map(|lhs| of(F16, lhs, full(&[k, n], 200.0).to(F16), false));
+            let huge = of(F32, full(&[m, k], 1e30), full(&[k, n], -3e6), false);
+            for case in large.into_iter().chain([nan, huge]) {
+                check(OP, &subject.name, &own.device, &case, false).map_err(|e| format!("{} {e}", own.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Batches whose gate, c, bias and residual have batches of their own or none, vectors, and a k of nothing.
+fn batched_epilogues(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(15);
+    for Handle { name, device: handle, .. } in fused_handles(device, level) {
+        for (batch, [m, n, k]) in [(3, [5, 9, 7]), (2, [8, 16, 24]), (3, [1, 8, 8]), (2, [7, 8, 0]), (2, [3, 5, 0]), (0, [3, 5, 4])] {
+            let mut make = |dims: &[usize]| random.floats(dims);
+            // lhs, rhs, gate; c, bias, residual; what `out` held.
+            let inputs = vec![
+                make(&[batch, m, k]),
+                make(&[k, n]),
+                make(&[k, n]),
+                make(&[batch, 1, n]),
+                make(&[m]),
+                make(&[m, n]),
+                make(&[batch, m, n]),
+            ];
+            let dims = [batch, m, n];
+            let all = |at: usize, from: &[usize]| broadcast(&inputs[at].f64s(), from, &dims);
+            let (c, bias, residual, held) = (all(3, &[batch, 1, n]), all(4, &[1, m, 1]), all(5, &[1, m, n]), inputs[6].f64s());
+            let (mut values, mut errors) = (Vec::new(), Vec::new());
+            for b in 0..batch {
+                let lhs = &inputs[0].f64s()[b * m * k..][..m * k];
+                let [(x, x_size), (g, g_size)] = [1, 2].map(|at| reference::matmul(lhs, &inputs[at].f64s(), [m, n, k]));
+                for i in 0..m * n {
+                    let at = b * m * n + i;
+                    let terms = [0.5 * x[i], 2.0 * c[at], bias[at]];
+                    let sum: f64 = terms.iter().sum();
+                    let size: f64 = terms.iter().map(|term| term.abs()).sum();
+                    let (sum_error, gate) = (0.5 * sums(k, x_size[i]) + 4.0 * bounds::rounding(size), 0.5 * g[i]);
+                    let gate_error = 0.5 * sums(k, g_size[i]) + bounds::rounding(gate);
+                    let relu = sum.max(0.0);
+                    let value = relu * gate + residual[at] + held[at];
+                    let size = (relu * gate).abs() + residual[at].abs() + held[at].abs();
+                    values.push(value);
+                    errors.push(sum_error * (gate.abs() + gate_error) + relu * gate_error + 4.0 * bounds::rounding(size));
+                }
+            }
+            let call = move |out: &mut Tensor, t: &[Tensor]| {
+                ops::copy_into(out, &t[6])?;
+                let options = Matmul {
+                    alpha: 0.5,
+                    beta: 2.0,
+                    c: Some(&t[3]),
+                    bias: Some(Bias::Rows(&t[4])),
+                    activation: Activation::Relu,
+                    gate: Some(&t[2]),
+                    residual: Some(&t[5]),
+                    accumulate: true,
+                    dtype: Some(F32),
+                };
+                ops::matmul_into(out, &t[0], &t[1], &options)
+            };
+            let fresh = move |t: &[Tensor]| {
+                let mut out = Tensor::zeros(t[0].device(), F32, &dims)?;
+                call(&mut out, t)?;
+                Ok(out)
+            };
+            let expected = Expected::stored(&dims, F32, values, errors);
+            let case = Case::new(format!("batched {dims:?} k {k}"), inputs, expected, fresh, call);
+            check(OP, &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{name} {e}"))?;
+        }
+    }
+    // Vectors have options too, and a result of any float type.
+    let (lhs, rhs, c) = (random.floats(&[40]), random.floats(&[40, 24]), random.floats(&[24]));
+    let plain = expected(F32, &lhs, &rhs, false);
+    let values: Vec<f64> = plain.values.iter().zip(c.f64s()).map(|(x, c)| x - 3.0 * c).collect();
+    let errors = plain.bounds.iter().zip(&values).zip(c.f64s()).map(|((e, x), c)| e + bounds::rounding(*x) + bounds::rounding(3.0 * c));
+    let expected = Expected::stored(&[24], BF16, values.clone(), errors.collect());
+    let call = |t: &[Tensor]| {
+        let options = Matmul { beta: -3.0, c: Some(&t[2]), dtype: Some(BF16), ..Matmul::default() };
+        ops::matmul(&t[0], &t[1], &options)
+    };
+    let into =
+        |out: &mut Tensor, t: &[Tensor]| ops::matmul_into(out, &t[0], &t[1], &Matmul { beta: -3.0, c: Some(&t[2]), ..Matmul::default() });
+    check(OP, &subject.name, device, &Case::new("a vector, plus c, in bf16", vec![lhs, rhs, c], expected, call, into), true)
 }
 
 /// Operands transposed in memory, each alone and both, in eights and beside them: 16-byte loads run along either axis.
 fn transposes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(7);
-    for Handle { name: tune, device: handle, .. } in handles(device, level) {
+    for own in handles(device, level) {
+        let Handle { name: tune, device: handle, .. } = &own;
         for ((m, n, k), dtype) in [(8, 136, 64), (3, 40, 72), (72, 80, 48), (8, 24, 16), (40, 33, 24), (33, 40, 24), (40, 40, 23)]
             .into_iter()
             .zip([F32, F16, BF16].into_iter().cycle())
             .take(if level == Level::Smoke { 2 } else { usize::MAX })
         {
             for (lhs_turned, rhs_turned) in [(true, false), (false, true), (true, true)] {
-                let plain = typed(&mut random, [dtype; 3], &[m, k], &[k, n], false);
+                let plain = typed(&mut random, [dtype; 3], &[own.rows(m), k], &[k, n], false);
                 let case = turned(device, plain, [lhs_turned, rhs_turned])?;
-                check(OP, &subject.name, &handle, &case, level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
+                check(OP, &subject.name, handle, &case, level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
             }
         }
     }
@@ -406,6 +539,9 @@ fn cooperative(subject: &Subject, device: &Device, level: Level) -> Result<(), S
     }
     if caps.cooperative.is_none() {
         return Ok(());
+    }
+    if !gristmill::ops::matmul::gpu::MATMUL_COOP.tunes.iter().any(|tune| gristmill::ops::matmul::gpu::cooperates(caps, tune).is_ok()) {
+        println!("{}: no tune of matmul_coop is for {caps:?}", subject.name);
     }
     multiply(subject, device, level)?;
     // The subject whose checks are off is at WebGPU's defaults, and has no matrices.
