@@ -298,8 +298,8 @@ impl Device {
         }
     }
 
-    /// A handle of the same device that always takes this kernel (or this kernel with this tune) for the op it belongs to: for tests,
-    /// benches, and drivers that miscompile another. Other ops choose as before. The *first input's* handle decides for an op; move a
+    /// A handle of the same device that takes this kernel (or this kernel with this tune) for the op it belongs to, wherever that serves (one for
+    /// few rows does not serve many, and what is chosen does): for tests, benches, and drivers that miscompile another. Other ops choose as before. The *first input's* handle decides for an op; move a
     /// tensor to a handle of its own device with [`Tensor::to_device`](crate::Tensor::to_device), which copies nothing.
     ///
     /// The kernels are listed by [`ops::kernels`](crate::ops::kernels).

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::select::{Choice, select, width};
+use super::select::{Choice, select};
 use super::{Activation, Epilogue, Extra, Problem};
 use crate::error::{Error, Result};
 use crate::gpu::{
@@ -125,7 +125,7 @@ pub static MATMUL_SPLITK: Kernel = Kernel {
 };
 
 /// f16 by f16, on the matrix units of a device that shows them. Each tune is for one side of the matrices, and for subgroups of up to so many
-/// lanes: see [`cooperates`]. Side 8 is executed by the oracle wherever it runs (lavapipe), side 16 where a device has it: on an H100 it was.
+/// lanes: see [`cooperates`]. Not on Metal, for which naga 30 writes loads from vectors as if from their elements. Side 8 is executed by the oracle wherever it runs (lavapipe), side 16 where a device has it: on an H100 it was.
 pub static MATMUL_COOP: Kernel = Kernel {
     name: "matmul_coop",
     source: include_str!("../../../shaders/matmul_coop.wgsl"),
@@ -143,10 +143,8 @@ pub static MATMUL_COOP: Kernel = Kernel {
     tunes: &[
         // The first that fits is taken: none whose subgroups would be idle. 4096³ on an H100: 103 TFLOP/s, and 62 by the next.
         Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 128]) },
-        // gpu_stats: 0.9 of RDNA3's matrix rate.
+        // gpu_stats: 0.84 of RDNA3's matrix rate.
         Constants { name: "tile128wave64", values: &coop([16, 128, 128, 32, 256]) },
-        // Apple: a slot's sums are 32 registers of 32 lanes.
-        Constants { name: "tile64wave32", values: &coop([8, 64, 64, 32, 128]) },
         // For tests on lavapipe: many tiles in a small product.
         Constants { name: "tile64wave8", values: &coop([8, 64, 64, 16, 32]) },
     ],
@@ -165,12 +163,13 @@ const fn coop([side, tile_m, tile_n, tile_k, threads]: [u32; 5]) -> [(&'static s
 pub fn cooperates(caps: &Caps, tune: &Constants) -> Result<(), String> {
     let [side, tile_m, tile_n, tile_k, threads] = coop([0; 5]).map(|(name, _)| tune.get(name).unwrap_or(1));
     let Some(own) = caps.cooperative else { return Err("needs cooperative matrices, which the device does not show".into()) };
+    if caps.backend == Backend::Metal {
+        return Err("loads matrices from vectors, which naga does not yet write for Metal".into());
+    }
     if side != own {
         return Err(format!("{} is for matrices of {side}, and the device has {own}", tune.name));
     }
-    // wgpu says 64 of every GPU under Metal; those of Apple's make have 32.
-    let apple = caps.backend == Backend::Metal && caps.name.starts_with("Apple");
-    let widest = caps.subgroups.map_or(u32::MAX, |(_, most)| if apple { most.min(32) } else { most });
+    let widest = caps.subgroups.map_or(u32::MAX, |(_, most)| most);
     let slot = 4 * side;
     let slots = tile_m / slot * (tile_n / slot);
     if slots.saturating_mul(widest) > threads {
@@ -365,6 +364,8 @@ fn denser(problem: &Problem) -> u32 {
 struct Call {
     problem: Problem,
     args: [Arg; 7],
+    /// Whether eights may be loaded at once, where they lie so.
+    wide: bool,
 }
 
 impl Call {
@@ -377,7 +378,7 @@ impl Call {
         for ((place, _), number) in there.zip(3..) {
             args[3 + place] = Arg::Tensor(number);
         }
-        Call { problem: problem.clone(), args }
+        Call { problem: problem.clone(), args, wide: true }
     }
 
     /// `outᵀ = rhsᵀ · lhsᵀ`. `None` for a gated pair, whose two right-hand sides have one left.
@@ -397,7 +398,7 @@ impl Call {
         let problem = Problem { dtypes: [out, rhs, lhs], out: turn(p.out)?, lhs: turn(p.rhs)?, rhs: turn(p.lhs)?, epilogue, ..p.clone() };
         let mut args = self.args;
         args.swap(1, 2);
-        Some(Call { problem, args })
+        Some(Call { problem, args, wide: self.wide })
     }
 
     /// Whether a kernel can write `out` itself: 16-bit elements come in eights or in pairs.
@@ -566,7 +567,7 @@ impl Call {
     fn whole(&self, caps: &Caps, choice: &Choice, scratch: &mut Vec<u64>) -> Result<Vec<Dispatch>> {
         // The direct kernel is long enough for compilers with one way to read lhs.
         let either = !std::ptr::eq(choice.kernel, &MATMUL_DIRECT);
-        let vector = |call: &Call| Width::of(along(&call.problem).is_some_and(|along| either || along & 1 != 0));
+        let vector = |call: &Call| Width::of(call.wide && along(&call.problem).is_some_and(|along| either || along & 1 != 0));
         if choice.splits == 1 {
             return Ok(vec![self.launch(caps, choice.kernel, choice.tune, vector(self), (1, 0))?]);
         }
@@ -574,7 +575,7 @@ impl Call {
         // The parts, one product for each right-hand side, f32.
         let parts = dense(op, problem.out.dims())?;
         let splits = problem.k().div_ceil(chunk(problem.k(), choice.splits));
-        let all = parts.len().checked_mul(splits).filter(|&all| all as u64 * 4 <= caps.binding_bytes);
+        let all = parts.len().checked_mul(splits).filter(|&all| all as u64 * 4 + 32 <= caps.binding_bytes);
         let Some(all) = all else { return self.whole(caps, &Choice { splits: 1, ..*choice }, scratch) };
         let mut second = self.clone();
         let mut dispatches = Vec::new();
@@ -585,7 +586,7 @@ impl Call {
             scratch.push((all as u64 + 8) * 4);
             let [_, lhs_dtype, rhs_dtype] = problem.dtypes;
             let first = Problem { dtypes: [F32, lhs_dtype, rhs_dtype], out: parts, rhs, epilogue: Epilogue::NONE, ..problem.clone() };
-            let mut call = Call { problem: first, args: [self.args[1]; 7] };
+            let mut call = Call { problem: first, args: [self.args[1]; 7], wide: self.wide };
             call.args[0] = part;
             call.args[2] = self.args[arg];
             dispatches.push(call.launch(caps, choice.kernel, choice.tune, vector(&call), (splits, parts.len()))?);
@@ -608,14 +609,24 @@ fn chunk(k: usize, splits: usize) -> usize {
 /// The dispatches of a matmul.
 ///
 /// # Errors
-/// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the pinned kernel or tune does not serve.
+/// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the device cannot run the pinned kernel.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
-    // The whole problem's: its parts would choose other tiles, and add in another order.
+    // The whole problem's: its parts would choose other tiles or widths, and add in another order.
     let choice = chosen(caps, pin, problem)?;
-    cut(caps, problem, &|problem| uncut(caps, &choice, problem))
+    let wide = wide(&choice, problem)?;
+    cut(caps, problem, &|problem| uncut(caps, &choice, wide, problem))
 }
 
-/// A pin for one of matmul's kernels: that kernel, and what of the choice it leaves.
+/// Whether eights are loaded at once, if `out` lets them be; where it does not, a dense scratch does.
+fn wide(choice: &Choice, problem: &Problem) -> Result<bool> {
+    let call = Call::new(problem);
+    let turned = if choice.swapped { call.swapped() } else { None };
+    let Problem { out, .. } = turned.as_ref().map_or(problem, |call| &call.problem);
+    let out = dense(super::OP, out.dims())?;
+    Ok(along(&Problem { out, ..turned.map_or_else(|| problem.clone(), |call| call.problem) }).is_some())
+}
+
+/// A pin for one of matmul's kernels: that kernel where it computes such a problem, else the choice.
 fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     let (choice, _) = select(caps, problem);
     let own = [&MATMUL, &MATMUL_COOP, &MATMUL_DIRECT, &MATMUL_SKINNY, &MATMUL_SPLITK];
@@ -635,24 +646,25 @@ fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
         let Some(tune) = tune.filter(|_| coop_serves(problem).is_ok()) else { return Ok(choice) };
         return Ok(Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" });
     }
-    let tune = tune.unwrap_or(if std::ptr::eq(kernel, choice.kernel) { choice.tune } else { &kernel.tunes[0] });
-    if std::ptr::eq(kernel, &MATMUL_SKINNY) && problem.m() > tune.get("ROWS").unwrap_or(0) as usize {
-        // Nothing that it could do: the choice stays.
-        return Ok(choice);
+    if std::ptr::eq(kernel, &MATMUL_SKINNY) {
+        let holds = |tune: &Constants| !problem.batch_invariant && problem.m() <= tune.get("ROWS").unwrap_or(0) as usize;
+        let tune = tune.or_else(|| kernel.tunes.iter().find(|tune| holds(tune))).filter(|tune| holds(tune));
+        // Else nothing that it could do: the choice stays.
+        return Ok(tune.map_or(choice, |tune| Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" }));
     }
+    let tune = tune.unwrap_or(if std::ptr::eq(kernel, choice.kernel) { choice.tune } else { &kernel.tunes[0] });
     Ok(Choice { kernel, tune, splits: 1, swapped: false, reason: "pinned" })
 }
 
-fn uncut(caps: &Caps, choice: &Choice, problem: &Problem) -> Result<Plan> {
+fn uncut(caps: &Caps, choice: &Choice, wide: bool, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
-    let call = Call::new(problem);
+    let call = Call { wide, ..Call::new(problem) };
     let types = DTYPES.iter().any(|own| own[..3] == problem.dtypes);
     let turned = if choice.swapped { call.swapped() } else { None };
     let mut plan = Plan::default();
-    // Their order of addition is the width's, which must not depend on where `out` lies (N4); matrices have one width.
-    let same_bits = ![&MATMUL_SKINNY, &MATMUL_COOP].into_iter().any(|kernel| std::ptr::eq(choice.kernel, kernel))
-        || along(problem).is_some()
-        || along(&Problem { out: dense(op, problem.out.dims())?, ..problem.clone() }).is_none();
+    // Their order of addition is the width's, which must not depend on where `out` lies (N4).
+    let same_bits =
+        ![&MATMUL_SKINNY, &MATMUL_COOP].into_iter().any(|kernel| std::ptr::eq(choice.kernel, kernel)) || along(problem).is_some() || !wide;
     if turned.is_none() && types && same_bits && call.writes() {
         plan.dispatches = call.whole(caps, choice, &mut plan.scratch)?;
         return Ok(plan);
@@ -679,7 +691,7 @@ fn uncut(caps: &Caps, choice: &Choice, problem: &Problem) -> Result<Plan> {
     let mut from = call.args[0];
     if let Some(before) = before.filter(|_| taken) {
         // The residual's place is taken: a pass of its own.
-        let mut last = Call { problem: call.problem.clone(), args: [from; 7] };
+        let mut last = Call { problem: call.problem.clone(), args: [from; 7], wide: true };
         last.problem.epilogue = Epilogue { residual: Some(before), ..Epilogue::NONE };
         last.args[6] = Arg::Tensor(0);
         last.args[0] = target(&mut plan);
@@ -705,7 +717,6 @@ pub struct Explanation {
     pub refused: Vec<(&'static str, String)>,
     /// Every dispatch, with its bytes and FLOPs.
     pub plan: Plan,
-    width: &'static str,
 }
 
 /// Kernel, tunables, dispatches, bytes and FLOPs of a matmul, and why faster variants were refused: from facts alone, without a GPU.
@@ -724,7 +735,7 @@ pub struct Explanation {
 /// Those of the call: [`Error::TooLarge`].
 pub fn explain(problem: &Problem, caps: &Caps) -> Result<Explanation> {
     let (choice, refused) = select(caps, problem);
-    Ok(Explanation { choice, refused, plan: plan(caps, None, problem)?, width: width(problem) })
+    Ok(Explanation { choice, refused, plan: plan(caps, None, problem)? })
 }
 
 impl fmt::Display for Explanation {
@@ -737,7 +748,9 @@ impl fmt::Display for Explanation {
         if swapped {
             write!(f, ", operands turned")?;
         }
-        writeln!(f, ": {reason}; {}", self.width)?;
+        let width = self.plan.dispatches.first().map_or(Width::Vector, |dispatch| dispatch.spec.width);
+        let bytes = if width == Width::Vector { "16 bytes an access" } else { "4 bytes an access: operands are not made of whole eights" };
+        writeln!(f, ": {reason}; {bytes}")?;
         for (name, value) in tune.values {
             writeln!(f, "  {name} = {value}")?;
         }

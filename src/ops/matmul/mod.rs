@@ -74,7 +74,7 @@ pub struct Matmul<'a> {
     pub residual: Option<&'a Tensor>,
     /// [`matmul_into`] adds to what `out` holds.
     pub accumulate: bool,
-    /// The result's type, f32, f16 or bf16; by default the operands'.
+    /// The result's type, f32, f16 or bf16; by default the operands', or that of [`matmul_into`]'s `out`.
     pub dtype: Option<DType>,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Matmul<'a> {
         }
     }
 
-    /// What is read besides `lhs` and `rhs`, in the order of `Problem::inputs`.
+    /// What is read besides `lhs` and `rhs`, in the order of a plan's arguments.
     fn extras(&self) -> [(&'static str, Option<&'a Tensor>); 4] {
         [("gate", self.gate), ("c", self.c), ("bias", self.bias_tensor()), ("residual", self.residual)]
     }
@@ -200,7 +200,7 @@ impl Problem {
         self.out.dims()[..self.out.rank() - 2].iter().product()
     }
 
-    /// The operands that are there, besides `out`: gate, c, bias and residual.
+    /// What may be there besides `out`, `lhs` and `rhs`: gate, c, bias and residual.
     fn others(&self) -> [Option<Layout>; 4] {
         let [c, bias, residual] = self.epilogue.extras().map(|extra| extra.map(|e| e.layout));
         [self.epilogue.gate, c, bias, residual]
@@ -227,11 +227,11 @@ impl Problem {
 ///
 /// Shapes, as in NumPy's `matmul`: `[…, m, k] · […, k, n] → […, m, n]`, the axes before the last two broadcast against each other. A
 /// vector `[k]` stands for one row on the left or one column on the right, and its axis is left out of the result. m, n, k may be 0; with
-/// k = 0 the result is zeros. Operands may be views of any strides: a transpose costs nothing.
+/// k = 0 the sums are zeros. Operands may be views of any strides: a transpose costs nothing.
 ///
 /// Numerics: each element differs from the exact result by at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond (the
-/// ratio of the BLAS testers, 16 there), and is exact where all partial sums are. The same device, driver and shapes give the same bits; on
-/// the CPU whatever the number of threads. A result of 16 bits is rounded once, to nearest even; what overflows becomes ±inf. The epilogue adds
+/// ratio of the BLAS testers, 16 there), and is exact where all partial sums are. The same device, driver, shapes and places of the
+/// operands give the same bits, wherever the result lies; on the CPU whatever the number of threads. A result of 16 bits is rounded once, to nearest even; what overflows becomes ±inf. The epilogue adds
 /// a rounding for each of its sums and products, and its activation's own error ([`ops::gelu`] and the others state theirs) at a
 /// sum that is off by so much. On the CPU this runs on the `gemm` crate. Which kernel a GPU runs, and why: `matmul::gpu::explain`.
 ///
@@ -252,8 +252,8 @@ impl Problem {
 ///
 /// # Errors
 /// [`Error::Shape`] if the inner sizes differ, the batch axes do not broadcast, an operand is a scalar, or one of the options
-/// does not fit the result; [`Error::DType`] unless all are floats, f16 and bf16 not as `lhs` and `rhs`;
-/// [`Error::Argument`] if a factor is not finite or there is nothing to accumulate to; [`Error::Device`];
+/// does not fit the result, or the gate is not of `rhs`'s shape and type; [`Error::DType`] unless all are floats, f16 and bf16 not as `lhs` and
+/// `rhs`; [`Error::Argument`] if a factor is not finite, `dtype` is no float or there is nothing to accumulate to; [`Error::Device`];
 /// [`Error::TooLarge`].
 pub fn matmul(lhs: &Tensor, rhs: &Tensor, options: &Matmul) -> Result<Tensor> {
     let (dims, dtype) = check(lhs, rhs, options)?;
@@ -266,7 +266,22 @@ pub fn matmul(lhs: &Tensor, rhs: &Tensor, options: &Matmul) -> Result<Tensor> {
     Ok(out)
 }
 
-/// [`matmul`] into a tensor or view of the result's shape and any float type, or onto it (`Matmul::accumulate`).
+/// [`matmul`] into a tensor or view of the result's shape and any float type (`Matmul::dtype`, if that is given), or onto it
+/// (`Matmul::accumulate`).
+///
+/// ```
+/// use gristmill::{Device, Tensor, ops, ops::{Bias, Matmul}};
+///
+/// let device = Device::cpu();
+/// let x = Tensor::from_slice(&device, &[1.0f32, 2.0], &[1, 2])?;
+/// let w = Tensor::from_slice(&device, &[1.0f32, 0.0, 1.0, 3.0], &[2, 2])?;
+/// let bias = Tensor::from_slice(&device, &[0.5f32, -0.5], &[2])?;
+/// let mut out = Tensor::full(&device, 10.0f32, &[1, 2])?;
+/// let options = Matmul { bias: Some(Bias::Columns(&bias)), accumulate: true, ..Matmul::default() };
+/// ops::matmul_into(&mut out, &x, &w, &options)?; // out += x · w + bias
+/// assert_eq!(out.to_vec::<f32>()?, [13.5, 15.5]);
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 ///
 /// # Errors
 /// As `matmul`, and [`Error::Overlap`].
