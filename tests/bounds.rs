@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gristmill::gpu::{Access, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
+use gristmill::gpu::{Access, AdapterKind, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
 use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
@@ -394,9 +394,13 @@ fn rows(watch: &mut Watch) {
 fn products(watch: &mut Watch) {
     let caps = watch.caps.clone();
     let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
-    // Every tune, and what is chosen without a pin.
-    let pinned = kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).flatten().map(Some).chain([None]);
+    // Every tune, and what is chosen without a pin; here, and on a card: turned operands, parts of k.
+    let mut card = caps.clone();
+    (card.kind, card.throughput) = (AdapterKind::Discrete, AdapterKind::Discrete.throughput());
+    let pinned = kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).flatten().map(Some).chain([None, None]);
+    let last = pinned.clone().count() - 1;
     for (at, pin) in pinned.enumerate() {
+        let caps = if at == last { &card } else { &caps };
         for (shape, [m, n, k]) in [
             [1, 1, 1],
             [1, 8, 8],
@@ -411,10 +415,15 @@ fn products(watch: &mut Watch) {
             [129, 1, 33],
             [70, 136, 72],
             [8, 40, 264],
+            [3, 9, 8200],
         ]
         .into_iter()
         .enumerate()
         {
+            // The last is for parts alone.
+            if k > 8000 && at != last {
+                continue;
+            }
             // More rows than it has go to the kernel that is chosen, which has pins of its own.
             let rows = pin.filter(|pin| pin.kernel.name == "matmul_skinny").and_then(|pin| pin.tune?.get("ROWS"));
             if rows.is_some_and(|rows| m > rows as usize) {
@@ -431,17 +440,17 @@ fn products(watch: &mut Watch) {
                     if if matrices { dtypes != [F16; 3] } else { !first && types != 0 && types != 1 + at % 2 } {
                         continue;
                     }
-                    // Nothing, everything, or all but the gate, in turn.
-                    let all = (at + shape + i + types) % 3;
+                    // Nothing, everything but accumulation, everything but the gate, or everything, in turn.
+                    let all = (at + shape + i + types) % 4;
                     let extra = |dtype, layout| Some(matmul::Extra { dtype, layout }).filter(|_| all > 0);
                     let row = Layout::contiguous(&[n]).and_then(|l| l.broadcast_to(&[2, m, n])).expect("a bias");
                     let epilogue = matmul::Epilogue {
-                        gate: Some(rhs[(i + i / 2) % 4]).filter(|_| all == 1),
+                        gate: Some(rhs[(i + i / 2) % 4]).filter(|_| all % 2 == 1),
                         c: extra(BF16, places(&[2, m, n])[(i + 1) % 4]),
                         bias: extra(F16, row),
                         residual: extra(F32, places(&[2, m, n])[(i + 2) % 4]),
                         activation: if all > 0 { ops::Activation::Silu } else { ops::Activation::None },
-                        accumulate: all == 2,
+                        accumulate: all > 1,
                         ..matmul::Epilogue::NONE
                     };
                     // Of a matrix load the first element is watched. The others lie in lines that are whole in workgroup memory, by constants.
@@ -454,7 +463,7 @@ fn products(watch: &mut Watch) {
                     tensors.extend(extras.iter().map(|(layout, dtype)| (layout, *dtype)));
                     watch.run(
                         &format!("matmul {dtypes:?} {m} {n} {k} place {i} epilogue {all} {pin:?}"),
-                        matmul::gpu::plan(&caps, pin, &problem),
+                        matmul::gpu::plan(caps, pin, &problem),
                         &tensors,
                         None,
                     );

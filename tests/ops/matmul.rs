@@ -656,42 +656,53 @@ fn choices(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
     let mut random = Random::new(13);
     let few = [1, 2, 3, 5, 8, 9];
     let pairs = few.into_iter().flat_map(|m| few.map(|n| [m, n, 17]));
-    let more = [[40, 1, 16], [40, 7, 24], [3, 40, 24], [70, 70, 40], [40, 16, 1100], [5, 3, 1100], [130, 20, 33]];
+    let more =
+        [[40, 1, 16], [40, 7, 24], [3, 40, 24], [70, 70, 40], [40, 16, 1100], [5, 3, 1100], [130, 20, 33], [2, 5, 9001], [11, 3, 8200]];
     for kind in [AdapterKind::Discrete, AdapterKind::Integrated] {
         // As fast as one: what is long for the adapter at hand would be cut.
         let mut caps = caps.clone();
         (caps.kind, caps.throughput) = (kind, Throughput { flops: 1 << 40, bytes: 1 << 40 });
         for [m, n, k] in pairs.clone().chain(more) {
-            let plain = case(&mut random, &[m, k], &[k, n], k < 1000);
-            let expected = (plain.expected)(device)?;
+            let plain = case(&mut random, &[m, k], &[k, n], false);
+            let (bias, residual) = (random.floats(&[n]), random.floats(&[m, n]));
+            let Expected { values, bounds, .. } = (plain.expected)(device)?;
+            let (biases, residuals) = (bias.f64s(), residual.f64s());
+            let terms = values.iter().enumerate().map(|(i, x)| [*x, biases[i % n], residuals[i]]);
+            let (values, bounds) = (
+                terms.clone().map(|terms| terms.iter().sum()).collect(),
+                terms.zip(bounds).map(|(terms, e)| e + 3.0 * terms.map(|term| bounds::rounding(term.abs())).iter().sum::<f64>()).collect(),
+            );
+            let expected = Expected::stored(&[m, n], F32, values, bounds);
             let caps = caps.clone();
-            let call_into = move |out: &mut Tensor, t: &[Tensor]| planned(&caps, out, &t[0], &t[1]);
+            let call_into = move |out: &mut Tensor, t: &[Tensor]| planned(&caps, out, t);
             let into = call_into.clone();
             let call = move |t: &[Tensor]| {
                 let mut out = Tensor::zeros(t[0].device(), F32, &[m, n])?;
                 into(&mut out, t)?;
                 Ok(out)
             };
-            let case = Case::new(format!("as for {kind:?}, {}", plain.name), plain.inputs, expected, call, call_into);
+            let inputs = [plain.inputs, vec![bias, residual]].concat();
+            let case = Case::new(format!("as for {kind:?}, {}", plain.name), inputs, expected, call, call_into);
             check(OP, &subject.name, device, &case, false)?;
         }
     }
     Ok(())
 }
 
-/// The plan that other facts give, run here.
+/// The plan that other facts give, run here: lhs, rhs, bias, residual.
 #[cfg(feature = "gpu")]
-fn planned(caps: &gristmill::gpu::Caps, out: &mut Tensor, lhs: &Tensor, rhs: &Tensor) -> gristmill::Result<()> {
-    use gristmill::ops::matmul::{Epilogue, Problem, gpu};
+fn planned(caps: &gristmill::gpu::Caps, out: &mut Tensor, t: &[Tensor]) -> gristmill::Result<()> {
+    use gristmill::ops::matmul::{Epilogue, Extra, Problem, gpu};
+    let extra = |t: &Tensor| t.layout().broadcast_to(out.shape()).map(|layout| Extra { dtype: t.dtype(), layout });
     let problem = Problem {
-        dtypes: [out.dtype(), lhs.dtype(), rhs.dtype()],
+        dtypes: [out.dtype(), t[0].dtype(), t[1].dtype()],
         batch_invariant: false,
         out: *out.layout(),
-        lhs: *lhs.layout(),
-        rhs: *rhs.layout(),
-        epilogue: Epilogue::NONE,
+        lhs: *t[0].layout(),
+        rhs: *t[1].layout(),
+        epilogue: Epilogue { bias: extra(&t[2]), residual: extra(&t[3]), ..Epilogue::NONE },
     };
-    ops::dispatch(OP, &gpu::plan(caps, None, &problem)?, out, &[lhs, rhs])
+    ops::dispatch(OP, &gpu::plan(caps, None, &problem)?, out, &[&t[0], &t[1], &t[2], &t[3]])
 }
 
 /// N5: a row alone, and inside batches of 1 to 257, gives the same bits.
