@@ -16,10 +16,9 @@ const DTYPES: [(&str, [DType; 3]); 4] = [
     ("f32-f32-bf16", [DType::F32, DType::F32, DType::BF16]),
 ];
 
-/// A pin to `matmul_skinny` where there are more rows than it has leaves the choice as it is, and one to `matmul_coop` where it is not f16.
 const KERNELS: [&str; 5] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
 
-/// The ladder's first rungs, 16 x 16 invocations and as many elements each.
+/// The ladder's first rungs: workgroups of 16 x 16 invocations, an element each.
 #[cfg(feature = "gpu")]
 const RUNGS: [(&str, &str); 2] = [
     ("yardstick.naive_matmul", include_str!("yardstick/naive_matmul.wgsl")),
@@ -45,8 +44,13 @@ fn rows(place: &Place, group: &mut Group) {
             let bytes = out_bytes * m * n + lhs_bytes * m * k + rhs_bytes * k * n;
             let work = if m == 1 { Work::Bytes(bytes) } else { Work::Flops(2 * m * k * n) };
             let kernels = if place.device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
-            let matrices = |kernel: &&&str| **kernel != "matmul_coop" || dtypes == [DType::F16; 3] && m > 1;
-            for variant in kernels.iter().filter(matrices).flat_map(|kernel| variants(place, kernel)) {
+            // What a pin to either does not serve would be measured under its name.
+            let served = |kernel: &&&str| match **kernel {
+                "matmul_coop" => dtypes == [DType::F16; 3] && m > 1,
+                "matmul_skinny" => m == 1,
+                _ => true,
+            };
+            for variant in kernels.iter().filter(served).flat_map(|kernel| variants(place, kernel)) {
                 group.row(&variant.name, types, &shape, work, || {
                     let (lhs, left) = normals_in(&variant.device, dtypes[1], &[m, k], 1);
                     let (rhs, right) = normals_in(&variant.device, dtypes[2], &[k, n], 2);

@@ -28,7 +28,7 @@ type Tensors = HashMap<String, Tensor>;
 /// x · Wᵀ + b. The transpose is a view: nothing moves.
 fn linear(x: &Tensor, t: &Tensors, layer: &str) -> Result<Tensor> {
     let (weight, bias) = (&t[&format!("{layer}.weight")], &t[&format!("{layer}.bias")]);
-    ops::add(&ops::matmul(x, &weight.transpose(0, 1)?, &Default::default())?, bias)
+    ops::matmul(x, &weight.transpose(0, 1)?, &ops::Matmul { bias: Some(ops::Bias::Columns(bias)), ..Default::default() })
 }
 
 /// [batch, seq, width] as [batch, heads, seq, head_dim], a view.

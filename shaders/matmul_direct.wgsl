@@ -3,13 +3,13 @@
 // it is memory like any other, and a barrier costs a switch of every lane. The lanes of a workgroup share its rows, so lhs is read by scalar
 // loads, which are cheap; rhs by gathers, which are dear, so that each is used for all the rows. Four columns at a time go through all of k,
 // STEP at a time: the text of a step is there once, as every copy of it is compiled, and what was gathered stays in registers.
-// Traffic: lhs is read 2n / (LANES * 8) times, rhs m / ROWS times, out written once.
+// Traffic: lhs is read 2n / (LANES * 8) times, rhs m / ROWS times (GATED: each twice as often), out written once.
 
 const ROWS: u32 = 16u;
 const LANES: u32 = 8u;
 
 const LANE_ROWS: u32 = ROWS / (1u + GATED);
-// Of k at a time: a Word, where the operand is dense along it.
+// Of k at a time: a Word, where the operand is dense along it (F32 is 0).
 const STEP: u32 = 4u + 4u * min(LHS_DTYPE + RHS_DTYPE, 1u);
 
 // Of rhs or gate: STEP rows of four columns.

@@ -165,7 +165,7 @@ fn fold(number: u32, len: u32) -> vec4<f32> {
 }
 
 // The sums of two rows to a quarter of them, which the second fold makes a sixteenth. By calls, not in a loop: an index that varies would put
-// all sums in memory (on an H100, a fifteenth of the speed).
+// all sums in memory (on an H100, a fifth of the speed).
 fn add_round(round: u32, lane: u32, eight: u32, lane_k: u32) {
     if round >= ROUNDS {
         return;

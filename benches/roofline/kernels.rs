@@ -1,4 +1,4 @@
-//! A row for every kernel: what it does and moves, and a call whose answer is checked. Elementwise operands lie out of any cache.
+//! A row for every kernel but `matmul_coop`, whose roof is another: what it does and moves, and a call whose answer is checked. Elementwise operands lie out of any cache.
 
 use gristmill::{DType, Device, Result, Tensor, ops};
 

@@ -1,4 +1,5 @@
-// What the matmul kernels share: bindings, Params, and what becomes of a sum: out = act(alpha sum + beta c + bias) * gate + residual.
+// What the matmul kernels share: bindings, Params, and what becomes of a sum: out = act(alpha sum + beta c + bias) * (alpha gate) + residual,
+// and what was in out, if it accumulates.
 // Needs a Word, an Operand (lib/operand.wgsl, or the kernel's own), lib/element.wgsl, lib/float.wgsl, lib/unary.wgsl and lib/order.wgsl.
 
 const OUT_DTYPE: u32 = 0u;

@@ -59,7 +59,7 @@ pub enum AdapterKind {
 
 impl AdapterKind {
     /// Work a second that gristmill's kernels are sure to do on such an adapter. Of software measured with lavapipe on two cores (`cargo bench`:
-    /// attention 2.5 to 3 GFLOP/s, matmul more, softmax 0.5 GB/s); of the others *unmeasured*, a tenth of what small ones of their kind are
+    /// attention 2.5 to 3 GFLOP/s, matmul 10 and more, softmax 0.5 GB/s); of the others *unmeasured*, a tenth of what small ones of their kind are
     /// sold as.
     pub const fn throughput(self) -> Throughput {
         let (flops, bytes) = match self {

@@ -179,7 +179,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// The WGSL text.
     pub source: &'static str,
-    /// Whole WGSL files of value → value helpers, appended so that line numbers stay the kernel's own.
+    /// Whole WGSL files of helpers, appended so that line numbers stay the kernel's own (but for the `enable` lines that `needs` puts before).
     pub libs: &'static [&'static str],
     /// The storage bindings.
     pub bindings: &'static [Binding],

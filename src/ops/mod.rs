@@ -2,7 +2,7 @@
 //!
 //! | op | formula | shapes |
 //! |---|---|---|
-//! | [`matmul`](matmul()) | `act(alpha lhs · rhs + beta c + bias) ⊙ lhs · gate + residual`, each but the product an option | [… m k] · [… k n] → [… m n], vectors too |
+//! | [`matmul`](matmul()) | `act(alpha lhs · rhs + beta c + bias) ⊙ (alpha lhs · gate) + residual`, each but the product an option | [… m k] · [… k n] → [… m n], vectors too |
 //! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
 //! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
 //! | [`add`], [`sub`], [`mul`], [`div`], [`pow`], [`min`], [`max`] | of `lhs` and `rhs` | broadcast |

@@ -60,8 +60,8 @@ fn direct(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     let old = mesa(caps).is_some_and(|version| version < 26);
     let (name, reason) = match problem.m() {
         _ if problem.batch_invariant => ("rows8", "one for every m"),
-        0..=2 => ("rows2", "rows that are not there cost as much as others"),
-        3..=8 => ("rows8", "rows that are not there cost as much as others"),
+        0..=2 => ("rows2", "rows that are not there cost as much as others: by arithmetic"),
+        3..=8 => ("rows8", "rows that are not there cost as much as others: by arithmetic"),
         _ if old => ("rows8", "measured: 8 times naive on Mesa 25, where rows16 is slower"),
         _ => ("rows16", "measured: 36 times naive on Mesa 26; a gathered element is used for 16 rows"),
     };

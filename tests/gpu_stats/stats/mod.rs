@@ -31,6 +31,7 @@ const HELP: &str = "it takes RADV of Mesa 24 or 25 (26 compiles for no card that
                     both to Debian 12, elsewhere install mesa-vulkan-drivers and libvulkan1; VK_DRIVER_FILES can name its radeon_icd.json";
 
 /// A shader to compile.
+#[derive(Clone)]
 pub struct Job {
     pub kernel: String,
     pub spec: String,
