@@ -1,8 +1,8 @@
-//! A row for every kernel but `matmul_coop`, whose roof is another: what it does and moves, and a call whose answer is checked. Elementwise operands lie out of any cache.
+//! A row for every kernel that a place can run: what it does and moves, and a call whose answer is checked. Elementwise operands lie out of any cache.
 
 use gristmill::{DType, Device, Result, Tensor, ops};
 
-use crate::support::{Place, Ready, TINY, U, check, normals, numbers, storing, upload, variants, zeros};
+use crate::support::{Place, Ready, TINY, U, check, normals, normals_in, numbers, storing, upload, variants, zeros};
 
 /// 64 MiB of f32.
 const SIDE: usize = 4096;
@@ -41,11 +41,12 @@ pub fn measure(place: &Place, quick: bool) -> Vec<Point> {
             let time = fastest(place, (row.prepare)(&variant.device), quick);
             (time, if place.device.is_cpu() { row.kernel.into() } else { variant.name.trim_end_matches('.').to_string() })
         });
-        let (time, name) = times.min_by(|a, b| a.0.total_cmp(&b.0)).expect("a kernel has a tune");
+        // None without what the kernel needs.
+        let (time, name) = times.min_by(|a, b| a.0.total_cmp(&b.0))?;
         let [flops, bytes] = [row.flops, row.bytes].map(|n| n as f64);
-        Point { label: format!("{name} {}", row.case).trim_end().into(), intensity: flops / bytes, gflops: flops / time / 1e9 }
+        Some(Point { label: format!("{name} {}", row.case).trim_end().into(), intensity: flops / bytes, gflops: flops / time / 1e9 })
     };
-    rows.map(point).collect()
+    rows.filter_map(point).collect()
 }
 
 /// Seconds of a call, after one whose answer is checked.
@@ -88,10 +89,14 @@ fn rows() -> Vec<Row> {
                 continue;
             }
             let bytes = 4 * (m * k + k * n + m * n);
-            let prepare = Box::new(move |device: &Device| matmul(device, [m, k, n]));
+            let prepare = Box::new(move |device: &Device| matmul(device, DType::F32, [m, k, n]));
             rows.push(Row { kernel, case: format!("{m}x{k}x{n}"), flops: 2 * m * k * n, bytes, prepare });
         }
     }
+    let side = 512usize;
+    let prepare = Box::new(move |device: &Device| matmul(device, DType::F16, [side; 3]));
+    let (flops, bytes) = (2 * side.pow(3), 8 * side * side);
+    rows.push(Row { kernel: "matmul_coop", case: "512x512x512 f16 to f32".into(), flops, bytes, prepare });
     let mut row = |kernel, case: &str, flops, bytes, prepare: fn(&Device) -> Ready| {
         rows.push(Row { kernel, case: case.into(), flops, bytes, prepare: Box::new(prepare) });
     };
@@ -180,8 +185,8 @@ fn added(left: f32, right: f32) -> (f64, f64) {
 }
 
 /// The bounds that the ops state, here and below.
-fn matmul(device: &Device, [m, k, n]: [usize; 3]) -> Ready {
-    let ((lhs, left), (rhs, right)) = (normals(device, &[m, k], 1), normals(device, &[k, n], 2));
+fn matmul(device: &Device, dtype: DType, [m, k, n]: [usize; 3]) -> Ready {
+    let ((lhs, left), (rhs, right)) = (normals_in(device, dtype, &[m, k], 1), normals_in(device, dtype, &[k, n], 2));
     let exact = move |index: usize| {
         let products = (0..k).map(|i| f64::from(left[index / n * k + i]) * f64::from(right[i * n + index % n]));
         let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));

@@ -1,7 +1,7 @@
 //! `cargo bench --bench roofline`: the most that each device can do, fused multiply-adds out of registers and copies out of any cache, so
 //! that the other benches' figures can be read as a part of it. What runs on the CPU is measured in CPU time, of one core or of all.
 //!
-//! `-- --svg PATH` measures the kernels too (but cooperative matrices), and draws them under what their device can do.
+//! `-- --svg PATH` measures every kernel too, and draws them under what their device can do.
 
 mod kernels;
 mod plot;
