@@ -1,4 +1,4 @@
-//! `cargo bench --bench matmul`: every tune and type at square, flat and vector shapes, and the naive kernel as a yardstick.
+//! `cargo bench --bench matmul`: every tune and type at square, flat and vector shapes, and simpler kernels as yardsticks.
 
 mod support;
 
@@ -6,7 +6,7 @@ use gristmill::{DType, ops};
 use support::{Group, Place, Ready, U, Work, check, normals_in, numbers, storing, variants, zeros};
 
 /// m, k, n.
-const SHAPES: [[usize; 3]; 4] = [[128, 128, 128], [512, 512, 512], [1, 2048, 2048], [128, 2048, 2048]];
+const SHAPES: [[usize; 3]; 6] = [[128, 128, 128], [512, 512, 512], [1, 2048, 2048], [128, 2048, 2048], [1, 8192, 8192], [4096, 4096, 4096]];
 
 /// The types of `out`, `lhs` and `rhs`, and their part of the id.
 const DTYPES: [(&str, [DType; 3]); 4] = [
@@ -16,6 +16,15 @@ const DTYPES: [(&str, [DType; 3]); 4] = [
     ("f32-f32-bf16", [DType::F32, DType::F32, DType::BF16]),
 ];
 
+const KERNELS: [&str; 5] = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
+
+/// The ladder's first rungs: workgroups of 16 x 16 invocations, an element each.
+#[cfg(feature = "gpu")]
+const RUNGS: [(&str, &str); 2] = [
+    ("yardstick.naive_matmul", include_str!("yardstick/naive_matmul.wgsl")),
+    ("yardstick.shared_matmul", include_str!("yardstick/shared_matmul.wgsl")),
+];
+
 fn main() {
     support::bench("matmul", rows);
     support::finish();
@@ -23,7 +32,9 @@ fn main() {
 
 fn rows(place: &Place, group: &mut Group) {
     for [m, k, n] in SHAPES {
-        if place.is_software() && m * k * n > 512 * 512 * 512 {
+        let most = if place.is_software() { 512 * 512 * 512 } else { 1 << 30 };
+        // The largest are for cards.
+        if (place.is_software() || place.device.is_cpu()) && m * k * n > most {
             continue;
         }
         let shape = format!("{m}x{k}x{n}");
@@ -32,14 +43,21 @@ fn rows(place: &Place, group: &mut Group) {
             // One row is bound by memory.
             let bytes = out_bytes * m * n + lhs_bytes * m * k + rhs_bytes * k * n;
             let work = if m == 1 { Work::Bytes(bytes) } else { Work::Flops(2 * m * k * n) };
-            for variant in variants(place, "matmul") {
+            let kernels = if place.device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
+            // What a pin to either does not serve would be measured under its name.
+            let served = |kernel: &&&str| match **kernel {
+                "matmul_coop" => dtypes == [DType::F16; 3] && m > 1,
+                "matmul_skinny" => m == 1,
+                _ => true,
+            };
+            for variant in kernels.iter().filter(served).flat_map(|kernel| variants(place, kernel)) {
                 group.row(&variant.name, types, &shape, work, || {
                     let (lhs, left) = normals_in(&variant.device, dtypes[1], &[m, k], 1);
                     let (rhs, right) = normals_in(&variant.device, dtypes[2], &[k, n], 2);
                     let out = zeros(&variant.device, dtypes[0], &[m, n]);
                     Ready::new(
                         &out,
-                        move |out| ops::matmul_into(out, &lhs, &rhs),
+                        move |out| ops::matmul_into(out, &lhs, &rhs, &Default::default()),
                         move |out| check_product(out.dtype(), &numbers(out), &left, &right, [m, k, n]),
                     )
                 });
@@ -47,7 +65,9 @@ fn rows(place: &Place, group: &mut Group) {
         }
         #[cfg(feature = "gpu")]
         if !place.device.is_cpu() {
-            group.row("yardstick.naive_matmul", "f32", &shape, Work::Flops(2 * m * k * n), || naive(place, [m, k, n]));
+            for (name, source) in RUNGS {
+                group.row(name, "f32", &shape, Work::Flops(2 * m * k * n), || rung(place, source, [m, k, n]));
+            }
         }
     }
 }
@@ -65,7 +85,7 @@ fn check_product(dtype: DType, got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]:
 }
 
 #[cfg(feature = "gpu")]
-fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
+fn rung(place: &Place, source: &str, [m, k, n]: [usize; 3]) -> Ready {
     use support::normals;
     use support::yardstick::Bare;
 
@@ -73,7 +93,7 @@ fn naive(place: &Place, [m, k, n]: [usize; 3]) -> Ready {
     let ((_, left), (_, right)) = (normals(&gristmill::Device::cpu(), &[m, k], 1), normals(&gristmill::Device::cpu(), &[k, n], 2));
     let (lhs, rhs, out) = (bare.upload(&left), bare.upload(&right), bare.zeros(m * n));
     let params = bare.params(&[m as u32, n as u32, k as u32, 0]);
-    let program = bare.program(include_str!("yardstick/naive_matmul.wgsl"), &[&lhs, &rhs, &out, &params]);
+    let program = bare.program(source, &[&lhs, &rhs, &out, &params]);
     let grid = [n.div_ceil(16) as u32, m.div_ceil(16) as u32, 1];
     let [recording, waiting] = [bare.clone(), bare.clone()];
     Ready {

@@ -34,7 +34,7 @@ fn main() {
         };
         row(place, "add [64], a fresh output", calls / 4, &chain);
         let (w, _) = normals(&place.device, &[64, 64], 2);
-        let matmul = || ops::matmul(&x, &w).map(drop);
+        let matmul = || ops::matmul(&x, &w, &Default::default()).map(drop);
         row(place, "matmul [64] x [64, 64]", calls, &matmul);
         let softmax = || ops::softmax(&x, -1, &ops::Softmax::default()).map(drop);
         row(place, "softmax [64]", calls, &softmax);

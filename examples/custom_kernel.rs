@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Params as _, Plan, Spec, Width};
+use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Needs, Params as _, Plan, Spec, Width};
 use gristmill::{DType, Device, Result, Tensor, ops};
 
 gristmill::params! {
@@ -51,6 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
     tunes: &[Constants { name: "group64", values: &[("WORKGROUP", 64)] }],
     dtypes: &[&[DType::F32; 3]],
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 /// `silu(gate) * up`; both dense, f32 and of one shape.
@@ -74,7 +75,7 @@ fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 fn run(device: &Device) -> Result<f32> {
     let x = Tensor::rand_normal(device, &[37, 128], 0.0, 1.0, 1)?;
-    let [gate, up] = [2, 3].map(|seed| ops::matmul(&x, &Tensor::rand_normal(device, &[128, 300], 0.0, 0.1, seed)?));
+    let [gate, up] = [2, 3].map(|seed| ops::matmul(&x, &Tensor::rand_normal(device, &[128, 300], 0.0, 0.1, seed)?, &Default::default()));
     let (gate, up) = (gate?, up?);
     let own = swiglu(&gate, &up)?;
     let two_passes = ops::mul(&ops::silu(&gate)?, &up)?;

@@ -21,6 +21,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use gristmill::gpu::{Kernel, Spec};
 use gristmill::ops;
 use lexopt::prelude::*;
 use stats::isa::Widths;
@@ -70,17 +71,22 @@ impl Options {
         Ok(Some(options))
     }
 
-    fn jobs(&self) -> Result<Vec<Job>, String> {
+    /// What to compile, and for which of the families.
+    fn jobs(&self) -> Result<Vec<(Job, Vec<bool>)>, String> {
         if !self.files.is_empty() {
-            return self.files.iter().map(|path| Job::file(path)).collect();
+            return self.files.iter().map(|path| Ok((Job::file(path)?, vec![true; self.families.len()]))).collect();
         }
         let wanted = |name: &str, spec: &str| {
             self.kernel.as_ref().is_none_or(|kernel| kernel == name) && self.spec.as_ref().is_none_or(|part| spec.contains(part.as_str()))
         };
         let all = ops::kernels().iter().flat_map(|kernel| kernel.specs().map(move |spec| (kernel, spec)));
-        let jobs: Result<Vec<Job>, String> =
-            all.filter(|(kernel, spec)| wanted(kernel.name, &spec.to_string())).map(|(kernel, spec)| Job::of(kernel, &spec)).collect();
-        jobs.and_then(|jobs| if jobs.is_empty() { Err("no kernel and spec of that name".into()) } else { Ok(jobs) })
+        let able =
+            |kernel: &Kernel, spec: &Spec| self.families.iter().map(|family| stats::offers(family, kernel, spec)).collect::<Vec<_>>();
+        let all = all.filter(|(kernel, spec)| wanted(kernel.name, &spec.to_string()));
+        let all = all.map(|(kernel, spec)| (kernel, spec, able(kernel, &spec))).filter(|(.., able)| able.contains(&true));
+        let jobs: Result<Vec<_>, String> = all.map(|(kernel, spec, able)| Ok((Job::of(kernel, &spec)?, able))).collect();
+        let none = "no kernel and spec of that name that these families can run";
+        jobs.and_then(|jobs| if jobs.is_empty() { Err(none.into()) } else { Ok(jobs) })
     }
 }
 
@@ -112,10 +118,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// All families side by side: a list of rows for each.
-fn measure(families: &[String], jobs: &[Job]) -> Result<Vec<Vec<Result<Row, String>>>, Failure> {
+/// A family's: a row for each job that it can run.
+type Rows = Vec<Option<Result<Row, String>>>;
+
+/// All families side by side; none where a family cannot run the job.
+fn measure(families: &[String], jobs: &[(Job, Vec<bool>)]) -> Result<Vec<Rows>, Failure> {
+    let of_one = |at: usize, family: &str| {
+        let able: Vec<Job> = jobs.iter().filter(|(_, able)| able[at]).map(|(job, _)| job.clone()).collect();
+        let mut rows = stats::measure(family, &able)?.into_iter();
+        Ok(jobs.iter().map(|(_, able)| if able[at] { rows.next() } else { None }).collect())
+    };
     std::thread::scope(|scope| {
-        let running: Vec<_> = families.iter().map(|family| scope.spawn(move || stats::measure(family, jobs))).collect();
+        let running: Vec<_> = families.iter().enumerate().map(|(at, family)| scope.spawn(move || of_one(at, family))).collect();
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Failure::Other("a thread panicked".into())))).collect()
     })
 }
@@ -126,12 +140,12 @@ fn say(line: impl Display) {
 }
 
 /// A spec's families stand together.
-fn report(options: &Options, results: Vec<Vec<Result<Row, String>>>) -> ExitCode {
+fn report(options: &Options, results: Vec<Rows>) -> ExitCode {
     let mut problems = Vec::new();
     let mut columns: Vec<_> = results.into_iter().map(Vec::into_iter).collect();
     let mut rows = Vec::new();
     while let Some(of_one) = columns.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>() {
-        for result in of_one {
+        for result in of_one.into_iter().flatten() {
             match result {
                 Ok(row) => rows.push(row),
                 Err(problem) => problems.push(problem),

@@ -28,7 +28,7 @@ type Tensors = HashMap<String, Tensor>;
 /// x · Wᵀ + b. The transpose is a view: nothing moves.
 fn linear(x: &Tensor, t: &Tensors, layer: &str) -> Result<Tensor> {
     let (weight, bias) = (&t[&format!("{layer}.weight")], &t[&format!("{layer}.bias")]);
-    ops::add(&ops::matmul(x, &weight.transpose(0, 1)?)?, bias)
+    ops::matmul(x, &weight.transpose(0, 1)?, &ops::Matmul { bias: Some(ops::Bias::Columns(bias)), ..Default::default() })
 }
 
 /// [batch, seq, width] as [batch, heads, seq, head_dim], a view.
@@ -41,7 +41,7 @@ fn merge_heads(x: &Tensor) -> Result<Tensor> {
 }
 
 fn scores(t: &Tensors) -> Result<Tensor> {
-    ops::mul(&ops::matmul(&t["out.q"], &t["out.k"].transpose(-1, -2)?)?, &t["scale"])
+    ops::mul(&ops::matmul(&t["out.q"], &t["out.k"].transpose(-1, -2)?, &Default::default())?, &t["scale"])
 }
 
 fn probabilities(scores: &Tensor, t: &Tensors) -> Result<Tensor> {
@@ -49,7 +49,7 @@ fn probabilities(scores: &Tensor, t: &Tensors) -> Result<Tensor> {
 }
 
 fn unfused_attention(t: &Tensors) -> Result<Tensor> {
-    merge_heads(&ops::matmul(&probabilities(&scores(t)?, t)?, &t["out.v"])?)
+    merge_heads(&ops::matmul(&probabilities(&scores(t)?, t)?, &t["out.v"], &Default::default())?)
 }
 
 /// The same in one kernel, which keeps the scores to itself.

@@ -17,7 +17,7 @@ fn open() -> Result<Device> {
 /// One step: whatever the model does, and its result on the host.
 fn step(state: &[f32], weights: &Tensor) -> Result<Vec<f32>> {
     let state = Tensor::from_slice(weights.device(), state, &[1, state.len()])?;
-    ops::tanh(&ops::matmul(&state, weights)?)?.to_vec()
+    ops::tanh(&ops::matmul(&state, weights, &Default::default())?)?.to_vec()
 }
 
 fn run() -> Result<()> {

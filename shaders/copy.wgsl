@@ -33,7 +33,10 @@ fn main(
     let mask = 0xffffffffu >> (32u - width);
     let word = params.out_offset / count + number;
     // The first and the last word may hold a neighbour's elements: they stay. One before `out` wraps to a number past its end.
-    var value = out[word];
+    var value = 0u;
+    if count > 1u {
+        value = out[word];
+    }
     for (var slot = 0u; slot < count; slot++) {
         let element = word * count + slot - params.out_offset;
         if element < params.len {

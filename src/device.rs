@@ -84,7 +84,8 @@ impl Device {
     /// let device = Device::cpu().batch_invariant();
     /// let x = Tensor::rand_normal(&device, &[7, 100], 0.0, 1.0, 1)?;
     /// let w = Tensor::rand_normal(&device, &[100, 50], 0.0, 1.0, 2)?;
-    /// let (all, one) = (ops::matmul(&x, &w)?, ops::matmul(&x.narrow(0, 3..4)?, &w)?);
+    /// let options = ops::Matmul::default();
+    /// let (all, one) = (ops::matmul(&x, &w, &options)?, ops::matmul(&x.narrow(0, 3..4)?, &w, &options)?);
     /// assert_eq!(all.narrow(0, 3..4)?.to_vec::<f32>()?, one.to_vec::<f32>()?);
     /// # Ok::<(), gristmill::Error>(())
     /// ```
@@ -297,8 +298,8 @@ impl Device {
         }
     }
 
-    /// A handle of the same device that always takes this kernel (or this kernel with this tune) for the op it belongs to: for tests,
-    /// benches, and drivers that miscompile another. Other ops choose as before. The *first input's* handle decides for an op; move a
+    /// A handle of the same device that takes this kernel (or this kernel with this tune) for the op it belongs to, wherever that serves (one for
+    /// few rows does not serve many, and what is chosen does): for tests, benches, and drivers that miscompile another. Other ops choose as before. The *first input's* handle decides for an op; move a
     /// tensor to a handle of its own device with [`Tensor::to_device`](crate::Tensor::to_device), which copies nothing.
     ///
     /// The kernels are listed by [`ops::kernels`](crate::ops::kernels).

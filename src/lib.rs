@@ -12,7 +12,7 @@
 //! let w = Tensor::rand_normal(&device, &[3 * 256, 256], 0.0, 0.06, 1)?;
 //!
 //! // One projection to q, k and v, seen as [3, batch, heads, seq, head_dim] without a copy.
-//! let qkv = ops::matmul(&x, &w.transpose(0, 1)?)?.reshape(&[1, 32, 3, 4, 64])?.permute(&[2, 0, 3, 1, 4])?;
+//! let qkv = ops::matmul(&x, &w.transpose(0, 1)?, &ops::Matmul::default())?.reshape(&[1, 32, 3, 4, 64])?.permute(&[2, 0, 3, 1, 4])?;
 //! let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(0, i..i + 1).and_then(|t| t.squeeze(0)));
 //!
 //! let causal = ops::Attention { causal: ops::Causal::TopLeft, ..Default::default() };

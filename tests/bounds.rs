@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gristmill::gpu::{Arg, Backend, Caps, GpuOptions, Pin, Plan, wgpu};
+use gristmill::gpu::{Access, AdapterKind, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
 use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
@@ -76,9 +76,16 @@ fn watched(text: &str, binding: usize) -> Result<(String, usize), String> {
     for (at, insert) in edits {
         text.insert_str(at, &insert);
     }
+    // One atomic an invocation, wherever main ends: one an index compiles for seconds.
+    let start = text.find("fn main(").ok_or("no main")?;
+    let end = text[start..].find("\n}").ok_or("main does not end")? + start;
+    let body = text[start..end].replace("return;", "{ report(); return; }");
+    text.replace_range(start..end, &format!("{body}\n    report();"));
     text += &format!(
         "\n@group(0) @binding({binding}) var<storage, read_write> outside: atomic<u32>;\n\
-         fn within(index: u32, bound: u32) -> u32 {{\n    if index >= bound {{\n        atomicMax(&outside, 1u);\n    }}\n    return index;\n}}\n"
+         var<private> strayed: bool;\n\
+         fn within(index: u32, bound: u32) -> u32 {{\n    strayed |= index >= bound;\n    return index;\n}}\n\
+         fn report() {{\n    if strayed {{\n        atomicMax(&outside, 1u);\n    }}\n}}\n"
     );
     Ok((text, indices.len()))
 }
@@ -139,9 +146,29 @@ impl Watch {
                     label: Some(&name),
                     source: wgpu::ShaderSource::Wgsl(text.into()),
                 });
+                // Not the layout that wgpu derives, which leaves out what a spec does not read.
+                let buffer = |read_only| wgpu::BufferBindingType::Storage { read_only };
+                let storage = dispatch.kernel.bindings.iter().map(|binding| buffer(binding.access == Access::Read));
+                let entries: Vec<_> = storage
+                    .chain([wgpu::BufferBindingType::Uniform, buffer(false)])
+                    .zip(0..)
+                    .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
+                        binding,
+                        visibility: wgpu::ShaderStages::COMPUTE,
+                        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                        count: None,
+                    })
+                    .collect();
+                let layout = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+                let layout = self.device.create_bind_group_layout(&layout);
+                let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: None,
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
                 let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                     label: Some(&name),
-                    layout: None,
+                    layout: Some(&layout),
                     module: &module,
                     entry_point: Some("main"),
                     compilation_options: Default::default(),
@@ -220,10 +247,11 @@ fn places(dims: &[usize]) -> Vec<Layout> {
     all
 }
 
-/// The tunes of a kernel, as pins, and none.
-fn pins(name: &str) -> Vec<Option<Pin>> {
+/// The tunes of a kernel, as pins, and none. Of cooperative matrices those that the device can run.
+fn pins(caps: &Caps, name: &str) -> Vec<Option<Pin>> {
     let kernel = *ops::kernels().iter().find(|kernel| kernel.name == name).expect("a kernel");
-    let tunes = kernel.tunes.iter().map(|tune| Some(Pin { kernel, tune: Some(tune) }));
+    let able = kernel.tunes.iter().filter(|tune| kernel.needs == Needs::Nothing || matmul::gpu::cooperates(caps, tune).is_ok());
+    let tunes = able.map(|tune| Some(Pin { kernel, tune: Some(tune) }));
     tunes.chain([None]).collect()
 }
 
@@ -309,7 +337,7 @@ fn reductions(watch: &mut Watch) {
         ("reduce", reduce::Function::Sum, [[F32, F32], [F16, F16], [F32, BF16], [BF16, BF16]]),
         ("reduce_arg", reduce::Function::ArgMax, [[U32, F32], [U32, F16], [U32, U8], [U32, I32]]),
     ] {
-        for pin in pins(name) {
+        for pin in pins(&caps, name) {
             for len in LENGTHS.into_iter().chain([511, 513, 16_385, 20_000, 70_001]) {
                 for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![len], 0), (vec![2, len, 5], 1)] {
                     if len > 3000 && dims.len() == 3 {
@@ -339,7 +367,7 @@ fn reductions(watch: &mut Watch) {
 
 fn rows(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for pin in pins("softmax") {
+    for pin in pins(&caps, "softmax") {
         for len in LENGTHS {
             for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![2, 2, len], 2)] {
                 let places = places(&dims);
@@ -365,8 +393,15 @@ fn rows(watch: &mut Watch) {
 
 fn products(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for pin in pins("matmul") {
-        for [m, n, k] in [
+    let kernels = ["matmul", "matmul_direct", "matmul_skinny", "matmul_splitk", "matmul_coop"];
+    // Every tune, and what is chosen without a pin; here, and on a card: turned operands, parts of k.
+    let mut card = caps.clone();
+    (card.kind, card.throughput) = (AdapterKind::Discrete, AdapterKind::Discrete.throughput());
+    let pinned = kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).flatten().map(Some).chain([None, None]);
+    let last = pinned.clone().count() - 1;
+    for (at, pin) in pinned.enumerate() {
+        let caps = if at == last { &card } else { &caps };
+        for (shape, [m, n, k]) in [
             [1, 1, 1],
             [1, 8, 8],
             [7, 9, 5],
@@ -379,21 +414,59 @@ fn products(watch: &mut Watch) {
             [1, 130, 129],
             [129, 1, 33],
             [70, 136, 72],
-        ] {
+            [8, 40, 264],
+            [3, 9, 8200],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // The last is for parts alone.
+            if k > 8000 && at != last {
+                continue;
+            }
+            // More rows than it has go to the kernel that is chosen, which has pins of its own.
+            let rows = pin.filter(|pin| pin.kernel.name == "matmul_skinny").and_then(|pin| pin.tune?.get("ROWS"));
+            if rows.is_some_and(|rows| m > rows as usize) {
+                continue;
+            }
             let (lhs, rhs, out) = (places(&[2, m, k]), places(&[2, k, n]), places(&[2, m, n]));
             for i in 0..4 {
-                let (out, lhs, rhs) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
-                for dtypes in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]] {
-                    for batch_invariant in [false, true] {
-                        let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs };
-                        let tensors = [(&out, dtypes[0]), (&lhs, dtypes[1]), (&rhs, dtypes[2])];
-                        watch.run(
-                            &format!("matmul {dtypes:?} {m} {n} {k} place {i} {pin:?}"),
-                            matmul::gpu::plan(&caps, pin, &problem),
-                            &tensors,
-                            None,
-                        );
+                let (out, lhs, right) = ([out[0], out[i]][i % 2], lhs[i], rhs[(i + i / 2) % 4]);
+                for (types, dtypes) in [[F32; 3], [F16; 3], [BF16; 3], [F32, F32, F16], [F32, BF16, BF16]].into_iter().enumerate() {
+                    // A tune changes sizes alone: the first of each kernel meets all types, the others two.
+                    let first = pin.is_some_and(|pin| pin.tune.is_some_and(|tune| std::ptr::eq(tune, &pin.kernel.tunes[0])));
+                    // Matrices are of f16 alone: what they do not serve goes to another kernel.
+                    let matrices = pin.is_some_and(|pin| pin.kernel.needs != Needs::Nothing);
+                    if if matrices { dtypes != [F16; 3] } else { !first && types != 0 && types != 1 + at % 2 } {
+                        continue;
                     }
+                    // Nothing, everything but accumulation, everything but the gate, or everything, in turn.
+                    let all = (at + shape + i + types) % 4;
+                    let extra = |dtype, layout| Some(matmul::Extra { dtype, layout }).filter(|_| all > 0);
+                    let row = Layout::contiguous(&[n]).and_then(|l| l.broadcast_to(&[2, m, n])).expect("a bias");
+                    let epilogue = matmul::Epilogue {
+                        gate: Some(rhs[(i + i / 2) % 4]).filter(|_| all % 2 == 1),
+                        c: extra(BF16, places(&[2, m, n])[(i + 1) % 4]),
+                        bias: extra(F16, row),
+                        residual: extra(F32, places(&[2, m, n])[(i + 2) % 4]),
+                        activation: if all > 0 { ops::Activation::Silu } else { ops::Activation::None },
+                        accumulate: all > 1,
+                        ..matmul::Epilogue::NONE
+                    };
+                    // Of a matrix load the first element is watched. The others lie in lines that are whole in workgroup memory, by constants.
+                    let batch_invariant = i % 2 == 1 && !matrices;
+                    let problem = matmul::Problem { dtypes, batch_invariant, out, lhs, rhs: right, epilogue };
+                    let extras = [epilogue.c, epilogue.bias, epilogue.residual].into_iter().flatten();
+                    let extras: Vec<_> = extras.map(|extra| (extra.layout, extra.dtype)).collect();
+                    let mut tensors = vec![(&out, dtypes[0]), (&lhs, dtypes[1]), (&right, dtypes[2])];
+                    tensors.extend(epilogue.gate.iter().map(|gate| (gate, dtypes[2])));
+                    tensors.extend(extras.iter().map(|(layout, dtype)| (layout, *dtype)));
+                    watch.run(
+                        &format!("matmul {dtypes:?} {m} {n} {k} place {i} epilogue {all} {pin:?}"),
+                        matmul::gpu::plan(caps, pin, &problem),
+                        &tensors,
+                        None,
+                    );
                 }
             }
         }
@@ -456,8 +529,8 @@ fn gathers(watch: &mut Watch) {
     }
 }
 
-#[test]
-fn every_index_stays_inside() {
+/// Every kernel whose name `is_ours`, by these families of cases.
+fn every_index_stays_inside(families: &[fn(&mut Watch)], is_ours: fn(&str) -> bool) {
     let adapters = Device::adapters();
     let Some(adapter) = adapters.iter().find(|adapter| adapter.backend == Backend::Vulkan) else {
         assert!(std::env::var("GRISTMILL_REQUIRE_GPU").is_err(), "no Vulkan adapter on this machine");
@@ -465,13 +538,14 @@ fn every_index_stays_inside() {
     };
     let options = GpuOptions { adapter: Some(adapter.clone()), software: true, ..GpuOptions::default() };
     let mut watch = Watch::new(&Device::gpu(&options).expect("an adapter that is there"));
-    for family in [gathers, elementwise, reductions, rows, products, attentions] {
+    for family in families {
         family(&mut watch);
     }
     let cases: usize = watch.seen.values().sum();
     println!("{cases} dispatches of {} kernels and specs", watch.seen.len());
     let kernels: BTreeSet<&str> = watch.seen.keys().filter_map(|name| name.split('.').next()).collect();
-    let missing: Vec<_> = ops::kernels().iter().filter(|kernel| !kernels.contains(kernel.name)).map(|kernel| kernel.name).collect();
+    let able = ops::kernels().iter().filter(|kernel| kernel.needs.met(&watch.caps) && is_ours(kernel.name));
+    let missing: Vec<_> = able.filter(|kernel| !kernels.contains(kernel.name)).map(|kernel| kernel.name).collect();
     assert!(missing.is_empty(), "never run: {missing:?}");
     assert!(
         watch.failed.is_empty(),
@@ -479,6 +553,17 @@ fn every_index_stays_inside() {
         watch.failed.len(),
         watch.failed[..watch.failed.len().min(40)].join("\n")
     );
+}
+
+// Two tests, so that they run side by side.
+#[test]
+fn every_index_of_matmul_stays_inside() {
+    every_index_stays_inside(&[products], |name| name.starts_with("matmul"));
+}
+
+#[test]
+fn every_other_index_stays_inside() {
+    every_index_stays_inside(&[gathers, elementwise, reductions, rows, attentions], |name| !name.starts_with("matmul"));
 }
 
 /// An index past the end of each kind of thing is seen, one inside is not.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Params as _, Spec, Width};
+use gristmill::gpu::{Access, Binding, Caps, Constants, Field, Kernel, Needs, Params as _, Spec, Width};
 use gristmill::{DType, ops};
 use naga::{AddressSpace, Handle, Module, ResourceBinding, ScalarKind, StorageAccess, TypeInner, back};
 
@@ -49,7 +49,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// The text against what the host believes: entry point, bindings, `Params`, constants, WebGPU's default limits and no features.
 fn agrees(kernel: &Kernel, spec: &Spec, text: &str) -> Result<(), String> {
     let (module, _, features) = reflect::parse(text)?;
-    ensure(features.is_empty(), || format!("needs {features:?}, which the spec does not say"))?;
+    let said: &[&str] = if kernel.needs == Needs::Nothing { &[] } else { &["f16", "subgroups", "wgpu_cooperative_matrix"] };
+    ensure(features == said, || format!("needs {features:?}, and the kernel says {said:?}"))?;
     ensure(module.overrides.is_empty(), || "has overrides that no constant was written for".into())?;
     agrees_on_bindings(kernel, &module)?;
     agrees_on_params(kernel, &module)?;
@@ -125,12 +126,15 @@ fn keeps_limits(kernel: &Kernel, module: &Module) -> Result<(), String> {
     let bytes = reflect::workgroup_bytes(module)?;
     ensure(x * y * z <= caps.workgroup_invocations, || format!("{} invocations a workgroup", x * y * z))?;
     ensure(x <= 256 && y <= 256 && z <= 64, || format!("workgroup {x} x {y} x {z}"))?;
-    ensure(bytes <= caps.workgroup_bytes, || format!("{bytes} bytes of workgroup memory"))?;
+    // A device with cooperative matrices has 32 KiB or more; `matmul::gpu::cooperates` looks.
+    let most = if kernel.needs == Needs::Nothing { caps.workgroup_bytes } else { 32 << 10 };
+    ensure(bytes <= most, || format!("{bytes} bytes of workgroup memory"))?;
     ensure(kernel.bindings.len() <= caps.storage_buffers as usize, || format!("{} storage buffers", kernel.bindings.len()))
 }
 
-/// The text as the three APIs take it, with the slots that wgpu would give.
-fn written(module: &Module, info: &naga::valid::ModuleInfo) -> Result<(Vec<u32>, String, String), String> {
+/// The text as the three APIs take it, with the slots that wgpu would give. Of cooperative matrices naga 30 writes no HLSL, and wgpu shows none
+/// on Direct3D 12; Metal has them from 2.3.
+fn written(module: &Module, info: &naga::valid::ModuleInfo, needs: Needs) -> Result<(Vec<u32>, String, Option<String>), String> {
     let bound = |(_, variable): (Handle<_>, &naga::GlobalVariable)| variable.binding.map(|binding| (binding, variable.space));
     let bindings: Vec<(ResourceBinding, AddressSpace)> = module.global_variables.iter().filter_map(bound).collect();
 
@@ -146,13 +150,16 @@ fn written(module: &Module, info: &naga::valid::ModuleInfo) -> Result<(Vec<u32>,
         immediates_buffer: None,
     };
     let options = back::msl::Options {
-        lang_version: (2, 0),
+        lang_version: if needs == Needs::Nothing { (2, 0) } else { (2, 3) },
         per_entry_point_map: BTreeMap::from([("main".to_string(), resources)]),
         fake_missing_bindings: false,
         ..Default::default()
     };
     let (msl, translated) = back::msl::write_string(module, info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
     translated.entry_point_names[0].as_ref().map_err(|e| format!("MSL: {e}"))?;
+    if needs != Needs::Nothing {
+        return Ok((spirv, msl, None));
+    }
 
     let register = |(binding, _): &(ResourceBinding, AddressSpace)| {
         (*binding, back::hlsl::BindTarget { register: binding.binding, restrict_indexing: true, ..Default::default() })
@@ -163,7 +170,7 @@ fn written(module: &Module, info: &naga::valid::ModuleInfo) -> Result<(Vec<u32>,
     let pipeline = back::hlsl::PipelineOptions::default();
     let reflected = back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
     reflected.entry_point_names[0].as_ref().map_err(|e| format!("HLSL: {e}"))?;
-    Ok((spirv, msl, hlsl))
+    Ok((spirv, msl, Some(hlsl)))
 }
 
 /// The house's rules for one file of `shaders/`, or for a whole composed text.
@@ -210,12 +217,12 @@ fn every_shader_agrees_with_the_host() {
 
 #[test]
 fn every_shader_can_be_written_for_every_api() {
-    each(|_, _, text| {
+    each(|kernel, _, text| {
         let (module, info, _) = reflect::parse(text)?;
-        let (spirv, msl, hlsl) = written(&module, &info)?;
+        let (spirv, msl, hlsl) = written(&module, &info, kernel.needs)?;
         ensure(spirv.len() > 100 && spirv[0] == 0x0723_0203, || "no SPIR-V".into())?;
         ensure(msl.contains("kernel void main_"), || "no kernel in the MSL".into())?;
-        ensure(hlsl.contains("[numthreads("), || "no entry point in the HLSL".into())
+        ensure(hlsl.is_none_or(|hlsl| hlsl.contains("[numthreads(")), || "no entry point in the HLSL".into())
     });
 }
 
@@ -229,7 +236,7 @@ fn specs_differ_in_name_and_in_code() {
         assert!(names.insert(name.clone()), "two specs are called {name}");
         // Compiled, so that a constant that nothing depends on does not pass for a difference.
         let (module, info, _) = reflect::parse(&compose(kernel, &spec)).expect("it validates");
-        let spirv = written(&module, &info).expect("it can be written").0;
+        let spirv = written(&module, &info, kernel.needs).expect("it can be written").0;
         if let Some(twin) = texts.insert(spirv, name.clone()) {
             panic!("{twin} and {name} are the same code");
         }
@@ -245,15 +252,20 @@ fn shader_files_are_the_kernels() {
 
     let libs: BTreeSet<String> = files(&folder("shaders/lib")).into_values().collect();
     let words = ops::kernels().iter().flat_map(|k| k.widths).filter_map(|width| width.lib());
-    let used: BTreeSet<String> = ops::kernels().iter().flat_map(|k| k.libs.iter().copied()).chain(words).map(str::to_string).collect();
+    let matrices = ops::kernels().iter().flat_map(|k| k.needs.libs()).copied();
+    let own = ops::kernels().iter().flat_map(|k| k.libs.iter().copied());
+    let used: BTreeSet<String> = own.chain(words).chain(matrices).map(str::to_string).collect();
     assert!(libs == used, "a file in shaders/lib/ that no kernel uses, or a lib from elsewhere");
     for text in named.values().chain(&libs) {
         lint(text).unwrap_or_else(|problem| panic!("{problem}:\n{text}"));
     }
-    // A lib is value → value: no bindings, no workgroup memory, no barrier.
-    for text in &libs {
-        let impure = ["var<", "@group", "workgroupBarrier", "storageBarrier"].into_iter().find(|token| code(text).contains(token));
-        assert!(impure.is_none(), "`{}` in a lib:\n{text}", impure.unwrap_or_default());
+    // A lib is value → value: no bindings, no workgroup memory, no barrier. What the kernels of one op share (`product`) has their bindings.
+    for (name, text) in files(&folder("shaders/lib")) {
+        let text = &text;
+        let bindings = if name == "product" { &[][..] } else { &["var<storage", "var<uniform", "@group"][..] };
+        let never = ["var<workgroup", "var<private", "workgroupBarrier", "storageBarrier"];
+        let impure = never.iter().chain(bindings).find(|token| code(text).contains(**token));
+        assert!(impure.is_none(), "`{}` in a lib:\n{text}", impure.unwrap_or(&""));
     }
 }
 
@@ -268,7 +280,11 @@ fn dtypes_have_one_code_in_rust_and_wgsl() {
 
 #[test]
 fn no_shader_has_float_atomics() {
-    each(|_, _, text| lint(text).and(no_float_atomics(&reflect::parse(text)?.0)));
+    each(|kernel, _, text| {
+        // What the host has put before it.
+        let own: Vec<&str> = text.lines().skip(kernel.needs.extensions().len()).collect();
+        lint(&own.join("\n")).and(no_float_atomics(&reflect::parse(text)?.0))
+    });
 }
 
 /// Runs Tint over texts; the first that it refuses, with what it says.
@@ -294,7 +310,9 @@ fn tint_takes_every_shader() {
         println!("skipped: `tint` is not on the PATH");
         return;
     }
-    let texts: Vec<_> = all().into_iter().map(|(name, kernel, spec)| (name, compose(kernel, &spec))).collect();
+    // Tint has no cooperative matrices by that name, nor has the web, where no such kernel is chosen.
+    let able = all().into_iter().filter(|(_, kernel, _)| kernel.needs == Needs::Nothing);
+    let texts: Vec<_> = able.map(|(name, kernel, spec)| (name, compose(kernel, &spec))).collect();
     tint(&texts).unwrap_or_else(|message| panic!("tint refuses {message}"));
     println!("tint takes {} shaders", texts.len());
 
@@ -335,6 +353,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     tunes: &[Constants { name: "side8", values: &[("SIDE", 8)] }, Constants { name: "side4", values: &[("SIDE", 4)] }],
     dtypes: &[&[DType::F32, DType::F32]],
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 gristmill::params! {

@@ -52,7 +52,7 @@ fn op(device: &Device, random: &mut Random, live: &mut Vec<Tensor>) -> Result<()
     };
     let (rows, width) = (x.shape()[0], x.shape()[1]);
     let made = match random.below(12) {
-        0 => ops::matmul(&x, &Tensor::full(device, 0.25f32, &[width, 1 + random.below(80)])?)?,
+        0 => ops::matmul(&x, &Tensor::full(device, 0.25f32, &[width, 1 + random.below(80)])?, &Default::default())?,
         1 => ops::softmax(&x, -1, &ops::Softmax::default())?,
         2 => ops::add(&x, &Tensor::full(device, 1.0f32, &[rows, 1])?)?,
         3 => ops::tanh(&x)?,

@@ -100,7 +100,12 @@ pub fn variants(place: &Place, kernel: &str) -> Vec<Variant> {
             device: place.device.pinned((*kernel, tune)),
             tune: Some(tune),
         };
-        return kernel.tunes.iter().map(variant).collect();
+        // A pin to what cannot run would measure something else under its name.
+        let able = |tune: &&'static gristmill::gpu::Constants| {
+            let caps = place.device.caps().expect("a GPU");
+            kernel.needs == gristmill::gpu::Needs::Nothing || gristmill::ops::matmul::gpu::cooperates(caps, tune).is_ok()
+        };
+        return kernel.tunes.iter().filter(able).map(variant).collect();
     }
     panic!("no kernel is called {kernel}");
 }

@@ -259,7 +259,7 @@ fn gather(call: &Call) -> Results {
 }
 
 fn matmul(call: &Call) -> Results {
-    one(ops::matmul(&call.operand(0)?, &call.operand(1)?)?)
+    one(ops::matmul(&call.operand(0)?, &call.operand(1)?, &Default::default())?)
 }
 
 /// `alpha · A' · B' + beta · C`.
@@ -271,18 +271,10 @@ fn gemm(call: &Call) -> Results {
         }
         if call.attributes.flag(flag)? { Ok(matrix.transpose(0, 1)?) } else { Ok(matrix) }
     };
-    let product = ops::matmul(&matrix(0, "transA")?, &matrix(1, "transB")?)?;
-    let scaled = |tensor: Tensor, factor: &str| match call.attributes.number(factor)? {
-        None | Some(1.0) => Ok::<_, crate::manifest::Stop>(tensor),
-        Some(factor) => Ok(ops::mul(&tensor, &Tensor::full(call.device, factor as f32, &[])?)?),
-    };
-    let product = scaled(product, "alpha")?;
-    if call.given(2).is_none() {
-        return one(product);
-    }
-    // C broadcasts to the product, not the other way round.
-    let bias = call.operand(2)?.broadcast_to(product.shape())?;
-    one(ops::add(&product, &scaled(bias, "beta")?)?)
+    let factor = |name: &str| Ok::<_, crate::manifest::Stop>(call.attributes.number(name)?.unwrap_or(1.0) as f32);
+    let c = if call.given(2).is_none() { None } else { Some(call.operand(2)?) };
+    let options = ops::Matmul { alpha: factor("alpha")?, beta: factor("beta")?, c: c.as_ref(), ..Default::default() };
+    one(ops::matmul(&matrix(0, "transA")?, &matrix(1, "transB")?, &options)?)
 }
 
 fn softmax(call: &Call) -> Results {

@@ -199,14 +199,10 @@ fn matmul(call: &Call) -> Results {
         let matrix = call.input(name)?;
         if call.attributes.flag(flag)? { Ok::<_, crate::manifest::Stop>(matrix.transpose(-1, -2)?) } else { Ok(matrix) }
     };
-    let mut c = ops::matmul(&matrix("a", "trans_a")?, &matrix("b", "trans_b")?)?;
-    let alpha = call.attributes.number("alpha")?.unwrap_or(1.0);
-    if alpha != 1.0 {
-        c = ops::mul(&c, &Tensor::full(call.device, alpha as f32, &[])?)?;
-    }
-    if let Some(bias) = call.given("bias")? {
-        c = ops::add(&c, &bias)?;
-    }
+    let bias = call.given("bias")?;
+    let alpha = call.attributes.number("alpha")?.unwrap_or(1.0) as f32;
+    let options = ops::Matmul { alpha, c: bias.as_ref(), ..Default::default() };
+    let c = ops::matmul(&matrix("a", "trans_a")?, &matrix("b", "trans_b")?, &options)?;
     Ok(vec![("c", c)])
 }
 

@@ -42,10 +42,7 @@ fn unary(op: u32, dtype: u32, bits: vec4<u32>, low: f32, high: f32) -> vec4<u32>
         case RSQRT: { result = rsqrt_of(bits); }
         case RELU: { result = select(bits, vec4<u32>(0u), bits >= vec4<u32>(SIGN)); }
         case GELU: { result = gelu_of(bits, zero); }
-        case GELU_TANH: {
-            let x = clamp(bitcast<vec4<f32>>(bits), vec4<f32>(-30.0), vec4<f32>(30.0));
-            result = gated(bits, x * (keep(x * x, zero) * 0.071354814 + 1.5957692), zero);
-        }
+        case GELU_TANH: { result = gelu_tanh_of(bits, zero); }
         case SILU: { result = gated(bits, bitcast<vec4<f32>>(bits), zero); }
         case SIGMOID: { result = share(vec4<f32>(1.0), bitcast<vec4<f32>>(bits), zero); }
         case TANH: { result = tanh_of(bits, zero); }
@@ -159,6 +156,12 @@ fn gated(bits: vec4<u32>, gate: vec4<f32>, zero: u32) -> vec4<u32> {
     // Kept finite: exp has made 0 of the rest long before.
     let x = max(bitcast<vec4<f32>>(bits), vec4<f32>(-1e30));
     return select(share(x, gate, zero), bits, above(bitcast<vec4<u32>>(gate), 18.0));
+}
+
+// By the tangent's form: x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
+fn gelu_tanh_of(bits: vec4<u32>, zero: u32) -> vec4<u32> {
+    let x = clamp(bitcast<vec4<f32>>(bits), vec4<f32>(-30.0), vec4<f32>(30.0));
+    return gated(bits, x * (keep(x * x, zero) * 0.071354814 + 1.5957692), zero);
 }
 
 // x + x^3 p(x^2), or 1 - 2 / (exp(2x) + 1).

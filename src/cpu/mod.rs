@@ -1,5 +1,6 @@
 //! The CPU's storage and iteration; knows no op.
 
+pub(crate) mod activation;
 pub(crate) mod gemm;
 pub(crate) mod numbers;
 pub(crate) mod product;

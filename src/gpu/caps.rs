@@ -59,7 +59,7 @@ pub enum AdapterKind {
 
 impl AdapterKind {
     /// Work a second that gristmill's kernels are sure to do on such an adapter. Of software measured with lavapipe on two cores (`cargo bench`:
-    /// matmul and attention 2.5 to 3 GFLOP/s, softmax 0.5 GB/s); of the others *unmeasured*, a tenth of what small ones of their kind are
+    /// attention 2.5 to 3 GFLOP/s, matmul 10 and more, softmax 0.5 GB/s); of the others *unmeasured*, a tenth of what small ones of their kind are
     /// sold as.
     pub const fn throughput(self) -> Throughput {
         let (flops, bytes) = match self {
@@ -115,6 +115,9 @@ pub struct Caps {
     pub f16: bool,
     /// Subgroup sizes, smallest and largest, where subgroup operations may be used.
     pub subgroups: Option<(u32, u32)>,
+    /// The side of the cooperative matrices, 8 or 16, where there are such of f16 into f32. Never of a device that the caller made: wgpu tells
+    /// of them by the adapter.
+    pub cooperative: Option<u32>,
     /// What it is sure to do: no dispatch is planned that would take longer than 250 ms by it and can be cut.
     pub throughput: Throughput,
 }
@@ -135,6 +138,7 @@ impl Caps {
             buffer_bytes: 256 << 20,
             f16: false,
             subgroups: None,
+            cooperative: None,
             throughput: AdapterKind::Unknown.throughput(),
         }
     }

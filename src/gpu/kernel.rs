@@ -66,6 +66,44 @@ impl Width {
     }
 }
 
+/// What a kernel asks of a device beyond WebGPU's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Cooperative matrices ([`Caps::cooperative`]), of f16 into f32. The constant `COOP` of a tune, 8 or 16, is their side: the WGSL file that
+    /// declares them (`Left`, `Right`, `Sum`) is appended by it, as WGSL's constants choose no types.
+    Matrices,
+}
+
+impl Needs {
+    /// Whether a device has it.
+    pub const fn met(self, caps: &Caps) -> bool {
+        match self {
+            Needs::Nothing => true,
+            Needs::Matrices => caps.cooperative.is_some(),
+        }
+    }
+
+    /// The extensions that WGSL is to enable, as naga 30 names them.
+    pub const fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Needs::Nothing => &[],
+            // Subgroups too, for which naga takes no such line.
+            Needs::Matrices => &["f16", "wgpu_cooperative_matrix"],
+        }
+    }
+
+    /// The WGSL files of which one is appended to such a kernel, by the tune.
+    pub const fn libs(self) -> &'static [&'static str] {
+        match self {
+            Needs::Nothing => &[],
+            Needs::Matrices => &[include_str!("../../shaders/lib/coop_8.wgsl"), include_str!("../../shaders/lib/coop_16.wgsl")],
+        }
+    }
+}
+
 /// Whether every run along `axis` begins at a multiple of `unit` elements and holds whole units, or is one element repeated where `splat`
 /// says that the kernel takes those. Units of 8 are what a kernel of [`Width::Vector`] asks of its operands.
 pub fn runs(layout: &Layout, axis: usize, unit: usize, splat: bool) -> bool {
@@ -141,7 +179,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// The WGSL text.
     pub source: &'static str,
-    /// Whole WGSL files of value → value helpers, appended so that line numbers stay the kernel's own.
+    /// Whole WGSL files of helpers, appended so that line numbers stay the kernel's own (but for the `enable` lines that `needs` puts before).
     pub libs: &'static [&'static str],
     /// The storage bindings.
     pub bindings: &'static [Binding],
@@ -159,6 +197,8 @@ pub struct Kernel {
     pub dtypes: &'static [&'static [DType]],
     /// The widths of `Word` it is built with; `[Width::Fixed]` if it has none.
     pub widths: &'static [Width],
+    /// What a device must have for it; most need nothing.
+    pub needs: Needs,
 }
 
 /// What a kernel is compiled for: together with the kernel, the pipeline cache's key. Problem sizes are never in it.
@@ -237,8 +277,11 @@ impl Kernel {
 
     /// The final WGSL text for a spec: what the driver gets, and what the shader dump writes.
     pub fn compose(&self, spec: &Spec) -> Result<String> {
-        let mut text = String::from(self.source);
-        for lib in self.libs.iter().copied().chain(spec.width.lib()) {
+        let mut text: String = self.needs.extensions().iter().map(|extension| format!("enable {extension};\n")).collect();
+        text.push_str(self.source);
+        // Two there are: of matrices of 8 and of 16.
+        let lib = self.needs.libs().get(usize::from(spec.get("COOP") == 16)).copied();
+        for lib in self.libs.iter().copied().chain(lib).chain(spec.width.lib()) {
             text.push('\n');
             text.push_str(lib);
         }
@@ -471,8 +514,16 @@ pub fn check_binding(op: &'static str, caps: &Caps, name: &str, layout: &Layout,
     Ok(())
 }
 
-/// Checks a chosen kernel against the device: storage buffers a kernel.
+/// Checks a chosen kernel against the device: what it needs, storage buffers a kernel.
 pub fn check_kernel(op: &'static str, caps: &Caps, kernel: &Kernel) -> Result<()> {
+    if !kernel.needs.met(caps) {
+        return Err(Error::Argument {
+            op,
+            argument: "the device",
+            problem: format!("has no cooperative matrices, which {} needs", kernel.name),
+            help: "look at `Caps::cooperative`, and choose another kernel",
+        });
+    }
     let needed = kernel.bindings.len() as u32;
     if needed > caps.storage_buffers {
         return Err(Error::TooLarge {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 pub use caps::{AdapterKind, Backend, Caps, Throughput};
 pub use kernel::{
-    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding, check_kernel,
-    fold, loop_end, runs, word,
+    Access, Arg, Binding, Constants, Dispatch, Field, Kernel, Needs, Params, Pin, Plan, Sink, Spec, Width, axes, check_binding,
+    check_kernel, fold, loop_end, runs, word,
 };
 
 pub(crate) use pool::GpuBuffer;
@@ -174,6 +174,22 @@ fn scoped<T>(device: &wgpu::Device, calls: impl FnOnce() -> T) -> (Result<T, Str
     (result, error)
 }
 
+/// The side of an adapter's cooperative matrices of f16 into f32, if their use is sound there.
+fn cooperative(info: &AdapterInfo, adapter: &wgpu::Adapter) -> Option<u32> {
+    if !adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return None;
+    }
+    let given = adapter.get_info();
+    // lavapipe of Mesa 26 is right in vectors of 256 bits alone: of 512 its compiler crashes, of 128 wgpu panics at the request.
+    if info.kind == AdapterKind::Software && (given.subgroup_min_size, given.subgroup_max_size) != (8, 8) {
+        return None;
+    }
+    let all = adapter.cooperative_matrix_properties();
+    let types = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+    let has = |side| all.iter().any(|p| (p.m_size, p.n_size, p.k_size) == (side, side, side) && (p.ab_type, p.cr_type) == types);
+    [16, 8].into_iter().find(|&side| has(side))
+}
+
 /// Every adapter, or those of one API, best first.
 async fn enumerate(backend: Option<Backend>) -> Vec<(AdapterInfo, wgpu::Adapter)> {
     let (shared, own) = match backend {
@@ -316,12 +332,43 @@ impl Gpu {
     }
 
     async fn request(info: &AdapterInfo, adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Arc<Self>, String> {
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let cooperative = if options.webgpu_defaults || !adapter.features().contains(wanted) { None } else { cooperative(info, adapter) };
+        match Self::request_with(info, adapter, options, cooperative).await {
+            // A driver that shows them and then refuses serves without.
+            Err(error) if cooperative.is_some() => {
+                tracing::warn!(adapter = %info, %error, "no device with cooperative matrices");
+                Self::request_with(info, adapter, options, None).await
+            }
+            result => result,
+        }
+    }
+
+    async fn request_with(
+        info: &AdapterInfo,
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
+    ) -> Result<Arc<Self>, String> {
         let offered = adapter.features();
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-        let (features, limits) =
+        let (mut features, limits) =
             if options.webgpu_defaults { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (offered & wanted, adapter.limits()) };
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("gristmill"), required_features: features, required_limits: limits, ..Default::default() };
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative.is_some() {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: the word that wgpu asks for is that its own bugs in such a feature may be undefined behaviour. It is this feature alone,
+            // where `cooperative` knows no harm of it; our kernel of it runs under the oracle; and no other shader can reach it without an
+            // `enable wgpu_cooperative_matrix` of its own.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gristmill"),
+            required_features: features,
+            required_limits: limits,
+            experimental_features,
+            ..Default::default()
+        };
         let request = catch_unwind(AssertUnwindSafe(|| adapter.request_device(&descriptor))).map_err(|panic| panic_text(&*panic))?;
         let (device, queue) = request.await.map_err(|error| error.to_string())?;
         let health = Arc::new(Health::default());
@@ -335,7 +382,7 @@ impl Gpu {
             }
             lock(&for_errors.uncaptured).get_or_insert(error.to_string());
         }));
-        Self::keep(info, device, queue, health, options).map_err(|error| error.to_string())
+        Self::keep(info, device, queue, health, options, cooperative).map_err(|error| error.to_string())
     }
 
     /// A device that the caller made, and whose handlers are the caller's.
@@ -355,10 +402,17 @@ impl Gpu {
             let found = format!("{info} with {name} = {has}, of {needs} at the least");
             return Err(refused(found, "request the device with the adapter's own limits, or with wgpu::Limits::default()"));
         }
-        Self::keep(&info, device, queue, Arc::default(), options)
+        Self::keep(&info, device, queue, Arc::default(), options, None)
     }
 
-    fn keep(info: &AdapterInfo, device: wgpu::Device, queue: wgpu::Queue, health: Arc<Health>, options: &GpuOptions) -> Result<Arc<Self>> {
+    fn keep(
+        info: &AdapterInfo,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        health: Arc<Health>,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
+    ) -> Result<Arc<Self>> {
         let (limits, features, given) = (device.limits(), device.features(), device.adapter_info());
         let caps = Caps {
             name: info.name.clone(),
@@ -374,6 +428,7 @@ impl Gpu {
             buffer_bytes: limits.max_buffer_size,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((given.subgroup_min_size, given.subgroup_max_size)),
+            cooperative,
             throughput: options.throughput.unwrap_or(info.kind.throughput()).sensible(),
         };
         let label = format!("{}:{}", info.backend, info.name);

@@ -2,7 +2,7 @@
 //!
 //! | op | formula | shapes |
 //! |---|---|---|
-//! | [`matmul`](matmul()) | `lhs · rhs` | [… m k] · [… k n] → [… m n], vectors too |
+//! | [`matmul`](matmul()) | `act(alpha lhs · rhs + beta c + bias) ⊙ (alpha lhs · gate) + residual`, each but the product an option | [… m k] · [… k n] → [… m n], vectors too |
 //! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
 //! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
 //! | [`add`], [`sub`], [`mul`], [`div`], [`pow`], [`min`], [`max`] | of `lhs` and `rhs` | broadcast |
@@ -64,7 +64,7 @@ pub use copy::{copy, copy_into};
 #[cfg(not(target_arch = "wasm32"))]
 pub use gather::check_indices;
 pub use gather::{check_indices_async, gather, gather_into};
-pub use matmul::{matmul, matmul_into};
+pub use matmul::{Activation, Bias, Matmul, matmul, matmul_into};
 pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 pub use unary::{
@@ -98,6 +98,10 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &copy::gpu::COPY_SCATTER,
         &gather::gpu::GATHER,
         &matmul::gpu::MATMUL,
+        &matmul::gpu::MATMUL_COOP,
+        &matmul::gpu::MATMUL_DIRECT,
+        &matmul::gpu::MATMUL_SKINNY,
+        &matmul::gpu::MATMUL_SPLITK,
         &reduce::gpu::REDUCE,
         &reduce::gpu::REDUCE_ARG,
         &softmax::gpu::SOFTMAX,

@@ -109,7 +109,11 @@ impl Program {
                 3 | 4 => {
                     let (a, b) = (self.some(), self.some());
                     self.make("matmul", |host| {
-                        let product = if host { ops::matmul(&a.1, &b.1)? } else { ops::matmul(&a.0, &b.0)? };
+                        let product = if host {
+                            ops::matmul(&a.1, &b.1, &Default::default())?
+                        } else {
+                            ops::matmul(&a.0, &b.0, &Default::default())?
+                        };
                         ops::clamp(&product, -2.0, 2.0)
                     });
                 }

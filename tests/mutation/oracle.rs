@@ -136,8 +136,8 @@ impl Oracle {
             // Mutants would fill the cache, and several run at once.
             ("MESA_SHADER_CACHE_DISABLE", "true"),
             ("LP_NUM_THREADS", "1"),
-            // Four lanes a vector instead of eight: fewer run in step, so more barriers matter.
-            ("LP_NATIVE_VECTOR_WIDTH", "128"),
+            // Four lanes a vector instead of eight: fewer run in step, so more barriers matter. Only in eight are there cooperative matrices.
+            ("LP_NATIVE_VECTOR_WIDTH", if mutation.is_some_and(|[(_, original), _]| original.contains("coop")) { "256" } else { "128" }),
             ("RUST_BACKTRACE", "0"),
         ]);
         command.env_remove("GRISTMILL_MUTATION");

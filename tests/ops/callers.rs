@@ -1,6 +1,6 @@
 //! Callers who bring their own device, buffers, encoders and kernels.
 
-use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Params as _, Plan, Spec, Width, wgpu};
+use gristmill::gpu::{Access, Arg, Binding, Constants, Dispatch, GpuOptions, Kernel, Needs, Params as _, Plan, Spec, Width, wgpu};
 use gristmill::{DType, Device, Error, Tensor, ops};
 use libtest_mimic::Trial;
 use wgpu::BufferUsages;
@@ -39,7 +39,7 @@ fn adopted(device: &Device, raw: &Raw) -> gristmill::Result<Result<(), String>> 
     let x = Tensor::rand_uniform(device, &[40, 40], 1)?;
     let y = Tensor::rand_uniform(&other, &[40, 40], 1)?;
     let mixed = ops::add(&x, &y);
-    let (a, b) = (ops::matmul(&x, &x)?, ops::matmul(&y, &y)?);
+    let (a, b) = (ops::matmul(&x, &x, &Default::default())?, ops::matmul(&y, &y, &Default::default())?);
     let shared = Tensor::from_buffer(&other, a.buffer()?.0, DType::F32, &[40, 40])?;
     let same = ops::sub(&shared, &b)?.to_vec::<f32>()?.iter().all(|&v| v == 0.0);
     Ok(expect(matches!(mixed, Err(Error::Device { .. })), "tensors of two devices")
@@ -224,6 +224,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     tunes: &[Constants::NONE],
     dtypes: &[&[DType::F32; 2]],
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 /// More than a tensor may hold, which shows when its encoder is closed.

@@ -46,18 +46,56 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let into = |shape: &[usize]| of(DType::F32, shape);
     let unit = |t: Result<Tensor>| t.map(|_| ());
 
+    let (two, four) = (f(&[2]).map_err(|e| e.to_string())?, f(&[4]).map_err(|e| e.to_string())?);
+    let whole = of(DType::I32, &[2]).map_err(|e| e.to_string())?;
+    // [2, 3] by [3, 4].
+    let options = |options: ops::Matmul| ops::matmul(&x, &f(&[3, 4])?, &options).map(|_| ());
+
     type Call<'a> = (&'a str, Kind, Box<dyn Fn() -> Result<()> + 'a>);
     let calls: Vec<Call> = vec![
-        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&x, &x)))),
-        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[])?, &x)))),
-        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2, 4, 3])?, &f(&[3, 3, 2])?)))),
-        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2])?, &f(&[3])?)))),
-        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::BF16, &[2, 3])?, &of(DType::F16, &[3, 2])?)))),
-        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::I32, &[2, 3])?, &of(DType::I32, &[3, 2])?)))),
-        ("matmul", Kind::Shape, Box::new(|| ops::matmul_into(&mut into(&[3, 3])?, &x, &f(&[3, 2])?))),
-        ("matmul", Kind::DType, Box::new(|| ops::matmul_into(&mut of(DType::I32, &[2, 2])?, &x, &f(&[3, 2])?))),
-        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut x.narrow(1, 0..2)?, &x, &f(&[3, 2])?))),
-        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&x, &x, &Default::default())))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[])?, &x, &Default::default())))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2, 4, 3])?, &f(&[3, 3, 2])?, &Default::default())))),
+        ("matmul", Kind::Shape, Box::new(|| unit(ops::matmul(&f(&[2])?, &f(&[3])?, &Default::default())))),
+        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::BF16, &[2, 3])?, &of(DType::F16, &[3, 2])?, &Default::default())))),
+        ("matmul", Kind::DType, Box::new(|| unit(ops::matmul(&of(DType::I32, &[2, 3])?, &of(DType::I32, &[3, 2])?, &Default::default())))),
+        ("matmul", Kind::Shape, Box::new(|| ops::matmul_into(&mut into(&[3, 3])?, &x, &f(&[3, 2])?, &Default::default()))),
+        ("matmul", Kind::DType, Box::new(|| ops::matmul_into(&mut of(DType::I32, &[2, 2])?, &x, &f(&[3, 2])?, &Default::default()))),
+        ("matmul", Kind::Overlap, Box::new(|| ops::matmul_into(&mut x.narrow(1, 0..2)?, &x, &f(&[3, 2])?, &Default::default()))),
+        (
+            "matmul",
+            Kind::Overlap,
+            Box::new(|| ops::matmul_into(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?, &x, &f(&[3, 2])?, &Default::default())),
+        ),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Columns(&x)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Columns(&two)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Rows(&four)), ..Default::default() }))),
+        ("matmul", Kind::DType, Box::new(|| options(ops::Matmul { bias: Some(ops::Bias::Rows(&whole)), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { gate: Some(&x), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { c: Some(&x), ..Default::default() }))),
+        ("matmul", Kind::Shape, Box::new(|| options(ops::Matmul { residual: Some(&two), ..Default::default() }))),
+        ("matmul", Kind::DType, Box::new(|| options(ops::Matmul { residual: Some(&whole), ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { alpha: f32::NAN, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { beta: f32::INFINITY, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { accumulate: true, ..Default::default() }))),
+        ("matmul", Kind::Argument, Box::new(|| options(ops::Matmul { dtype: Some(DType::I32), ..Default::default() }))),
+        (
+            "matmul",
+            Kind::DType,
+            Box::new(|| {
+                let asked = ops::Matmul { dtype: Some(DType::F16), ..Default::default() };
+                ops::matmul_into(&mut into(&[2, 4])?, &x, &f(&[3, 4])?, &asked)
+            }),
+        ),
+        (
+            "matmul",
+            Kind::Overlap,
+            Box::new(|| {
+                let mut out = into(&[2, 4])?;
+                let residual = out.clone();
+                ops::matmul_into(&mut out, &x, &f(&[3, 4])?, &ops::Matmul { residual: Some(&residual), ..Default::default() })
+            }),
+        ),
         ("add", Kind::Shape, Box::new(|| unit(ops::add(&x, &f(&[2])?)))),
         ("add", Kind::DType, Box::new(|| unit(ops::add(&x, &of(DType::U8, &[3])?)))),
         ("mul", Kind::Overlap, Box::new(|| ops::mul_into(&mut x.clone(), &x, &f(&[3])?))),
@@ -242,7 +280,7 @@ mod gpu {
         let matmul = kernels().iter().find(|k| k.name == "matmul").ok_or("no matmul")?;
         let foreign = device.pinned((*matmul, kernel.tune("v64").ok_or("no v64")?));
         let x = Tensor::rand_uniform(&foreign, &[4, 4], 1).map_err(|e| e.to_string())?;
-        expect(matches!(ops::matmul(&x, &x), Err(Error::Argument { .. })), "a tune of another kernel")?;
+        expect(matches!(ops::matmul(&x, &x, &Default::default()), Err(Error::Argument { .. })), "a tune of another kernel")?;
         expect(ops::add(&q, &q).is_ok() && ops::attention(&q, &q, &q, &Default::default()).is_ok(), "other calls on a pinned handle")
     }
 
@@ -272,7 +310,7 @@ mod gpu {
         let x = Tensor::rand_uniform(&hurried, &[512, 512], 1).map_err(|e| e.to_string())?;
         let mut y = x.clone();
         for _ in 0..8 {
-            y = ops::matmul(&x, &y).map_err(|e| e.to_string())?;
+            y = ops::matmul(&x, &y, &Default::default()).map_err(|e| e.to_string())?;
         }
         match hurried.sync() {
             Err(Error::TimedOut { .. }) => {
@@ -297,7 +335,8 @@ mod gpu {
         let f32s = [DType::F32; 3];
         // 8 * 2 * 128^3 FLOP at 40 million a second: 0.84 s, and 1.6 MB: 1.6 s.
         let (out, matrix) = (dense(&[8, 128, 128]), dense(&[8, 128, 128]));
-        let problem = matmul::Problem { dtypes: f32s, batch_invariant: false, out, lhs: matrix, rhs: matrix };
+        let problem =
+            matmul::Problem { dtypes: f32s, batch_invariant: false, out, lhs: matrix, rhs: matrix, epilogue: matmul::Epilogue::NONE };
         pieces("matmul", matmul::gpu::plan(&slow, None, &problem), 16)?;
         let (out, x) = (dense(&[1_000_000]), dense(&[1_000_000]));
         let problem = binary::Problem { function: binary::Function::Add, in_place: false, dtypes: f32s, out, lhs: x, rhs: x };
@@ -339,8 +378,8 @@ mod gpu {
         let run = |device: &Device| -> gristmill::Result<Vec<Vec<f32>>> {
             let normal = |dims: &[usize], seed| Tensor::rand_normal(device, dims, 0.0, 1.0, seed);
             let (a, b) = (normal(&[3, 70, 90], 1)?, normal(&[3, 90, 40], 2)?);
-            let product = ops::matmul(&a, &b)?;
-            let row = ops::matmul(&normal(&[1, 90], 7)?, &normal(&[90, 3000], 8)?)?;
+            let product = ops::matmul(&a, &b, &Default::default())?;
+            let row = ops::matmul(&normal(&[1, 90], 7)?, &normal(&[90, 3000], 8)?, &Default::default())?;
             let (q, k, v) = (normal(&[2, 4, 70, 32], 3)?, normal(&[2, 2, 80, 32], 4)?, normal(&[2, 2, 80, 32], 5)?);
             let bias = normal(&[70, 80], 6)?;
             let options = ops::Attention { causal: ops::Causal::BottomRight, bias: Some(&bias), ..Default::default() };
@@ -432,7 +471,14 @@ mod gpu {
             reduced[1] = true;
             let of_reduce =
                 reduce::Problem { function: reduce::Function::Sum, dtypes: [DType::F32; 2], reduced, out: dense(&[side, 1]), x: square };
-            let product = matmul::Problem { dtypes: f32s, batch_invariant: false, out: square, lhs: square, rhs: square };
+            let product = matmul::Problem {
+                dtypes: f32s,
+                batch_invariant: false,
+                out: square,
+                lhs: square,
+                rhs: square,
+                epilogue: matmul::Epilogue::NONE,
+            };
             [
                 ("attention", attention::gpu::plan(caps, None, &of_attention)),
                 ("softmax", softmax::gpu::plan(caps, None, &of_softmax)),
@@ -482,7 +528,7 @@ mod gpu {
             let mut y = ones;
             // 17 GFLOP: 4 s on two cores of llvmpipe.
             for _ in 0..64 {
-                y = ops::matmul(&y, &weight)?;
+                y = ops::matmul(&y, &weight, &Default::default())?;
             }
             device.sync()?;
             Ok((clock.elapsed().as_secs_f64(), y.to_vec::<f32>()?.iter().all(|&v| v == 1.0)))
@@ -503,6 +549,7 @@ mod gpu {
             out: dense(&[100, 64, 64]),
             lhs: dense(&[100, 64, 8]),
             rhs: dense(&[100, 8, 64]),
+            epilogue: matmul::Epilogue::NONE,
         };
         expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
         expect(only(matmul::gpu::plan(&small, None, &big))? == [10, 10, 1], "a grid folded to the full")?;

@@ -25,7 +25,7 @@ fn memory(device: &Device) -> Memory {
 fn step(device: &Device, rows: usize, weight: &Tensor) -> gristmill::Result<Vec<f32>> {
     let ids: Vec<u32> = (0..rows as u32).collect();
     let x = ops::gather(weight, &Tensor::from_slice(device, &ids, &[rows])?, 0)?;
-    let mut y = ops::matmul(&x, weight)?;
+    let mut y = ops::matmul(&x, weight, &Default::default())?;
     ops::relu_in_place(&mut y)?;
     let mut z = ops::softmax(&y, -1, &ops::Softmax::default())?;
     ops::add_in_place(&mut z, &x)?;

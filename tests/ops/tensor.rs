@@ -155,7 +155,7 @@ fn threads(device: &Device) -> Outcome {
         for turn in 0..20 {
             let n = 3 + (thread + turn) % 5;
             let x = Tensor::full(device, thread as f32, &[n, n])?;
-            let y = ops::matmul(&x, &x)?;
+            let y = ops::matmul(&x, &x, &Default::default())?;
             if y.to_vec::<f32>()? != vec![(thread * thread * n) as f32; n * n] {
                 return Ok(false);
             }
@@ -181,10 +181,10 @@ fn inside_rayon() -> Outcome {
         let w = Tensor::rand_uniform(&device, &[384, 384], 1)?;
         let x = Tensor::rand_uniform(&device, &[32, 384], 2)?;
         let out = Tensor::zeros(&device, DType::F32, &[32, 384])?;
-        let whole = ops::matmul(&x, &w)?.to_vec::<f32>()?;
+        let whole = ops::matmul(&x, &w, &Default::default())?.to_vec::<f32>()?;
         for _ in 0..30 {
             (0..32).into_par_iter().try_for_each(|row| {
-                let y = ops::matmul(&x.narrow(0, row..row + 1)?, &w)?;
+                let y = ops::matmul(&x.narrow(0, row..row + 1)?, &w, &Default::default())?;
                 ops::copy_into(&mut out.narrow(0, row..row + 1)?, &y)
             })?;
         }

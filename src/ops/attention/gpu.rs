@@ -3,8 +3,8 @@
 use super::Problem;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold, runs,
-    word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, check_binding, check_kernel, fold,
+    runs, word,
 };
 use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
@@ -53,6 +53,7 @@ pub static ATTENTION: Kernel = Kernel {
         &[F32, F32, BF16, BF16, Bool, F32],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

@@ -3,7 +3,8 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs,
+    word,
 };
 use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
@@ -49,6 +50,7 @@ pub static BINARY: Kernel = Kernel {
         &[U8, U8, U8],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 /// In place, with one binding less.
@@ -63,6 +65,7 @@ pub static BINARY_IN_PLACE: Kernel = Kernel {
     tunes: TUNES,
     dtypes: &[&[F32, F32], &[F16, F16], &[BF16, BF16], &[F32, F16], &[F32, BF16], &[I32, I32], &[U32, U32], &[U8, U8]],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
 };
 use crate::ops::{copy, cut};
 use crate::tensor::dense;
@@ -48,6 +48,7 @@ pub static CAST: Kernel = Kernel {
     tunes: TUNES,
     dtypes: &DTYPES,
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

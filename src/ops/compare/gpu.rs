@@ -3,7 +3,8 @@
 use super::Problem;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs,
+    word,
 };
 use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
@@ -44,6 +45,7 @@ pub static COMPARE: Kernel = Kernel {
         &[Bool, Bool, Bool],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

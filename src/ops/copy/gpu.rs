@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Plan, Spec, Width, axes, check_binding, fold, word,
 };
 use crate::ops::cut;
 use crate::{DType, Layout};
@@ -29,6 +29,7 @@ pub static COPY: Kernel = Kernel {
     tunes: TUNES,
     dtypes: WIDTHS,
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 /// Into a strided output, by elements.
@@ -43,6 +44,7 @@ pub static COPY_SCATTER: Kernel = Kernel {
     tunes: TUNES,
     dtypes: WIDTHS,
     widths: &[Width::Fixed],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

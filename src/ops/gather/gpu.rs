@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, word,
 };
 use crate::ops::copy::gpu::words_of;
 use crate::ops::{cut, through_scratch};
@@ -27,6 +27,7 @@ pub static GATHER: Kernel = Kernel {
     tunes: &[Constants { name: "group64", values: &[("WORKGROUP", 64)] }],
     dtypes: &[&[F32, F32, U32], &[F32, F32, I32], &[F16, F16, U32], &[F16, F16, I32], &[U8, U8, U32], &[U8, U8, I32]],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

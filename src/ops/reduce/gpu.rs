@@ -3,8 +3,8 @@
 use super::{Function, Problem};
 use crate::error::Result;
 use crate::gpu::{
-    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
-    loop_end, runs, word,
+    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding,
+    fold, loop_end, runs, word,
 };
 use crate::ops::{copy, cut, through_scratch};
 use crate::tensor::dense;
@@ -53,6 +53,7 @@ pub static REDUCE: Kernel = Kernel {
         &[Bool, U32],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 /// Where extremes lie.
@@ -75,6 +76,7 @@ pub static REDUCE_ARG: Kernel = Kernel {
         &[U32, Bool, U32],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

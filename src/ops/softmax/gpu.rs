@@ -3,8 +3,8 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold,
-    loop_end, runs, word,
+    Access, AdapterKind, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding,
+    fold, loop_end, runs, word,
 };
 use crate::ops::{cut, through_scratch};
 use crate::{DType, Layout};
@@ -41,6 +41,7 @@ pub static SOFTMAX: Kernel = Kernel {
         &[F32, BF16, F32],
     ],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

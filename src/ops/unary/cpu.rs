@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::{Function, Problem};
 use crate::Layout;
 use crate::cpu::CHUNK;
+use crate::cpu::activation::{gated, gelu, gelu_tanh, relu, sigmoid, silu};
 use crate::cpu::numbers::{Number, load};
 
 /// Elements that are in f32 (or i64) at a time.
@@ -27,10 +28,10 @@ pub(super) fn unary(problem: &Problem, out: &mut [u8], x: &[u8]) {
         Function::Log => wide(problem, out, x, f64::ln),
         Function::Sqrt => map(problem, out, x, f32::sqrt),
         Function::Rsqrt => wide(problem, out, x, |x| 1.0 / x.sqrt()),
-        Function::Relu => map(problem, out, x, |x: f32| if x > 0.0 || x.is_nan() { x } else { 0.0 }),
-        Function::Gelu => wide(problem, out, x, |x| gated(x, 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2))),
-        Function::GeluTanh => wide(problem, out, x, |x| gated(x, sigmoid(super::tanh_gate(x)))),
-        Function::Silu => wide(problem, out, x, |x| gated(x, sigmoid(x))),
+        Function::Relu => wide(problem, out, x, relu),
+        Function::Gelu => wide(problem, out, x, gelu),
+        Function::GeluTanh => wide(problem, out, x, gelu_tanh),
+        Function::Silu => wide(problem, out, x, silu),
         Function::Sigmoid => wide(problem, out, x, sigmoid),
         Function::Tanh => wide(problem, out, x, f64::tanh),
         Function::Erf => wide(problem, out, x, libm::erf),
@@ -47,15 +48,6 @@ pub(super) fn unary(problem: &Problem, out: &mut [u8], x: &[u8]) {
             }
         }),
     }
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// `x · share`; 0 where the share is, for infinite x too.
-fn gated(x: f64, share: f64) -> f64 {
-    if share == 0.0 { 0.0 } else { x * share }
 }
 
 fn wide(problem: &Problem, out: &mut [u8], x: &[u8], f: impl Fn(f64) -> f64 + Sync) {

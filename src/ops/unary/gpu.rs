@@ -3,7 +3,8 @@
 use super::Problem;
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs,
+    word,
 };
 use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
@@ -32,6 +33,7 @@ pub static UNARY: Kernel = Kernel {
     tunes: TUNES,
     dtypes: &[&[F32, F32], &[F16, F16], &[BF16, BF16], &[F32, F16], &[F32, BF16], &[I32, I32]],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 /// In place, with one binding less.
@@ -46,6 +48,7 @@ pub static UNARY_IN_PLACE: Kernel = Kernel {
     tunes: TUNES,
     dtypes: &[&[F32], &[F16], &[BF16], &[I32]],
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

@@ -91,11 +91,6 @@ pub struct Problem {
     pub x: Layout,
 }
 
-/// The gate of `gelu_tanh`: twice the argument of its tanh.
-fn tanh_gate(x: f64) -> f64 {
-    2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)
-}
-
 /// The three forms of each op. A macro, because the family is a table and a caller wants functions.
 macro_rules! family {
     ($($(#[doc = $doc:expr])* $function:ident: $name:ident, $into:ident, $in_place:ident, $types:literal;)*) => {$(

@@ -3,7 +3,8 @@
 use super::{OP, Problem};
 use crate::error::Result;
 use crate::gpu::{
-    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs, word,
+    Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, axes, check_binding, fold, runs,
+    word,
 };
 use crate::ops::{cut, through_scratch, units};
 use crate::{DType, Layout};
@@ -36,6 +37,7 @@ pub static WHERE_COND: Kernel = Kernel {
     tunes: TUNES,
     dtypes: WIDTHS,
     widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
 };
 
 crate::params! {

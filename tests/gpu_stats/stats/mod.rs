@@ -12,12 +12,17 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use gristmill::gpu::{Kernel, Spec};
+use gristmill::gpu::{Kernel, Needs, Spec};
 use isa::{Facts, Widths};
 use serde_json::{Map, Value, json};
 
 /// The cards that the crate's targets name: RDNA2, RDNA3 and GCN.
 pub const FAMILIES: [&str; 3] = ["navi21", "navi31", "vega10"];
+
+/// Whether cards of a family can run a spec: of these RDNA3 has cooperative matrices, of 16.
+pub fn offers(family: &str, kernel: &Kernel, spec: &Spec) -> bool {
+    kernel.needs == Needs::Nothing || family.starts_with("navi3") && spec.get("COOP") == 16
+}
 
 /// Set for a process that is to answer jobs.
 const CHILD: &str = "GRISTMILL_STATS_CHILD";
@@ -26,6 +31,7 @@ const HELP: &str = "it takes RADV of Mesa 24 or 25 (26 compiles for no card that
                     both to Debian 12, elsewhere install mesa-vulkan-drivers and libvulkan1; VK_DRIVER_FILES can name its radeon_icd.json";
 
 /// A shader to compile.
+#[derive(Clone)]
 pub struct Job {
     pub kernel: String,
     pub spec: String,

@@ -39,7 +39,6 @@ pub fn of(text: &str, fills_workgroup_memory: bool, offers: Offers) -> Result<Sp
     if !module.overrides.is_empty() {
         return Err("overrides: give them as constants".into());
     }
-    // The feature is asked for where a shader needs it: naga changes the memory model of every shader with it.
     let cooperative = module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. }));
     if cooperative && !offers.cooperative_matrix {
         return Err("no cooperative matrices on this device".into());
@@ -69,14 +68,14 @@ pub fn of(text: &str, fills_workgroup_memory: bool, offers: Offers) -> Result<Sp
         .collect();
 
     let pipeline = spv::PipelineOptions { entry_point: entry.name.clone(), shader_stage: ShaderStage::Compute };
-    let options = options(binding_map, fills_workgroup_memory, cooperative, offers);
+    let options = options(binding_map, fills_workgroup_memory, offers);
     let words = spv::write_vec(&module, &info, &options, Some(&pipeline)).map_err(|error| error.to_string())?;
     Ok(Spirv { words, bindings, entry: entry.name.clone() })
 }
 
 /// Each line with its place in wgpu-hal 30.0.1: `open` is `Adapter::device_from_raw` in `src/vulkan/adapter.rs`, `compile` is
 /// `Device::compile_stage` in `src/vulkan/device.rs`.
-fn options(binding_map: BindingMap, fills_workgroup_memory: bool, cooperative: bool, offers: Offers) -> spv::Options<'static> {
+fn options(binding_map: BindingMap, fills_workgroup_memory: bool, offers: Offers) -> spv::Options<'static> {
     // open: what every device has, then what a compute shader can need of gristmill's own (`Gpu::request`: f16 and subgroups).
     let mut capabilities = vec![
         Capability::Shader,
@@ -99,7 +98,8 @@ fn options(binding_map: BindingMap, fills_workgroup_memory: bool, cooperative: b
     if offers.f16 {
         capabilities.push(Capability::Float16);
     }
-    if cooperative {
+    // `Gpu::request` asks for them where they are. naga takes the other memory model in shaders that use them, and in no other.
+    if offers.cooperative_matrix {
         capabilities.extend([Capability::CooperativeMatrixKHR, Capability::VulkanMemoryModel]);
     }
     if offers.integer_dot {

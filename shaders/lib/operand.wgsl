@@ -1,0 +1,3 @@
+// How most matmul kernels read lhs, rhs and gate.
+
+alias Operand = Word;
