@@ -37,6 +37,17 @@ const BINDINGS: &[Binding] = &[
     Binding::new("residual", Access::Read),
 ];
 
+/// Of kernels that read one type alone.
+const ONE_TYPE: &[Binding] = &[
+    Binding::typed("out", Access::Write, "OUT_DTYPE"),
+    Binding::new("lhs", Access::Read),
+    Binding::new("rhs", Access::Read),
+    Binding::new("gate", Access::Read),
+    Binding::new("c", Access::Read),
+    Binding::new("bias", Access::Read),
+    Binding::new("residual", Access::Read),
+];
+
 const PLAIN: Constants = Constants { name: "", values: &[("EPILOGUE", 0), ("GATED", 0)] };
 const FUSED: Constants = Constants { name: "fused", values: &[("EPILOGUE", 1), ("GATED", 0)] };
 const GATED: Constants = Constants { name: "gated", values: &[("EPILOGUE", 1), ("GATED", 1)] };
@@ -85,9 +96,9 @@ pub static MATMUL_DIRECT: Kernel = Kernel {
     name: "matmul_direct",
     source: include_str!("../../../shaders/matmul_direct.wgsl"),
     tunes: &[
-        Constants { name: "rows2", values: &[("ROWS", 2)] },
-        Constants { name: "rows8", values: &[("ROWS", 8)] },
-        Constants { name: "rows16", values: &[("ROWS", 16)] },
+        Constants { name: "rows2", values: &[("ROWS", 2), ("LANES", 8)] },
+        Constants { name: "rows8", values: &[("ROWS", 8), ("LANES", 8)] },
+        Constants { name: "rows16", values: &[("ROWS", 16), ("LANES", 8)] },
     ],
     ..COMMON
 };
@@ -110,15 +121,8 @@ pub static MATMUL_SPLITK: Kernel = Kernel {
     name: "matmul_splitk",
     source: include_str!("../../../shaders/matmul_splitk.wgsl"),
     // The parts are f32.
-    bindings: &[
-        Binding::typed("out", Access::Write, "OUT_DTYPE"),
-        Binding::new("lhs", Access::Read),
-        Binding::new("rhs", Access::Read),
-        Binding::new("gate", Access::Read),
-        Binding::new("c", Access::Read),
-        Binding::new("bias", Access::Read),
-        Binding::new("residual", Access::Read),
-    ],
+    bindings: ONE_TYPE,
+    tunes: &[Constants { name: "group64", values: &[("GROUP", 64)] }],
     variants: &[FUSED, GATED],
     dtypes: &[&[F32, F32, F32, F32, F32, F32, F32], &[F16, F32, F32, F32, F16, F16, F16], &[BF16, F32, F32, F32, BF16, BF16, BF16]],
     ..COMMON
@@ -131,15 +135,7 @@ pub static MATMUL_COOP: Kernel = Kernel {
     source: include_str!("../../../shaders/matmul_coop.wgsl"),
     // All but the last, lib/operand.wgsl: it reads eights of f16.
     libs: LIBS.split_at(LIBS.len() - 1).0,
-    bindings: &[
-        Binding::typed("out", Access::Write, "OUT_DTYPE"),
-        Binding::new("lhs", Access::Read),
-        Binding::new("rhs", Access::Read),
-        Binding::new("gate", Access::Read),
-        Binding::new("c", Access::Read),
-        Binding::new("bias", Access::Read),
-        Binding::new("residual", Access::Read),
-    ],
+    bindings: ONE_TYPE,
     tunes: &[
         // The first that fits is taken: none whose subgroups would be idle. 4096³ on an H100: 103 TFLOP/s, and 62 by the next.
         Constants { name: "tile128wave32", values: &coop([16, 128, 128, 32, 128]) },
@@ -200,8 +196,7 @@ pub(super) fn coop_serves(problem: &Problem) -> Result<(), String> {
     if k == 0 || !k.is_multiple_of(8) || !n.is_multiple_of(8) {
         return Err(format!("takes whole eights of n and of k, not {n} and {k}"));
     }
-    let out = Layout::contiguous(problem.out.dims()).filter(|&out| along(&Problem { out, ..problem.clone() }).is_some());
-    out.map(|_| ()).ok_or_else(|| "takes operands that lie in whole eights".into())
+    if wide(problem) { Ok(()) } else { Err("takes operands that lie in whole eights".into()) }
 }
 
 /// The first tune that a device can run, or why there is none.
@@ -351,6 +346,11 @@ pub(super) fn along(problem: &Problem) -> Option<u32> {
     whole(&problem.out, last).then_some(lhs? | rhs?)
 }
 
+/// Whether eights can be loaded at once: where `out` itself does not let them be, a dense scratch does.
+fn wide(problem: &Problem) -> bool {
+    Layout::contiguous(problem.out.dims()).is_some_and(|out| along(&Problem { out, ..problem.clone() }).is_some())
+}
+
 /// Which way scalar loads of neighbouring lanes go.
 fn denser(problem: &Problem) -> u32 {
     let last = problem.out.rank() - 1;
@@ -452,12 +452,12 @@ impl Call {
         let constant = |name: &str, default: usize| tune.get(name).map_or(default, |value| value as usize);
         let (tiles_m, tiles_n, groups) = if second {
             let (lines, eights) = (product(&[batch, m]), n.div_ceil(8));
-            (lines, eights, product(&[lines, eights]).div_ceil(64))
+            (lines, eights, product(&[lines, eights]).div_ceil(constant("GROUP", 1)))
         } else {
             let (rows, cols) = if std::ptr::eq(kernel, &MATMUL) || std::ptr::eq(kernel, &MATMUL_COOP) {
                 (constant("TILE_M", 1), constant("TILE_N", 1) / gated)
             } else if std::ptr::eq(kernel, &MATMUL_DIRECT) {
-                (constant("ROWS", 1) / gated, 64)
+                (constant("ROWS", 1) / gated, 8 * constant("LANES", 8))
             } else {
                 (constant("ROWS", 1), constant("TILE_N", 1))
             };
@@ -613,17 +613,9 @@ fn chunk(k: usize, splits: usize) -> usize {
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     // The whole problem's: its parts would choose other tiles or widths, and add in another order.
     let choice = chosen(caps, pin, problem)?;
-    let wide = wide(&choice, problem)?;
+    let turned = if choice.swapped { Call::new(problem).swapped() } else { None };
+    let wide = wide(turned.as_ref().map_or(problem, |call| &call.problem));
     cut(caps, problem, &|problem| uncut(caps, &choice, wide, problem))
-}
-
-/// Whether eights are loaded at once, if `out` lets them be; where it does not, a dense scratch does.
-fn wide(choice: &Choice, problem: &Problem) -> Result<bool> {
-    let call = Call::new(problem);
-    let turned = if choice.swapped { call.swapped() } else { None };
-    let Problem { out, .. } = turned.as_ref().map_or(problem, |call| &call.problem);
-    let out = dense(super::OP, out.dims())?;
-    Ok(along(&Problem { out, ..turned.map_or_else(|| problem.clone(), |call| call.problem) }).is_some())
 }
 
 /// A pin for one of matmul's kernels: that kernel where it computes such a problem, else the choice.
