@@ -4,7 +4,7 @@
 mod support;
 
 use gristmill::{DType, Device, Result, Tensor, ops};
-use ops::{Attention, Causal, Softmax};
+use ops::{Attention, Softmax};
 use support::{Group, Place, Ready, U, Work, download, normals_in, upload, variants, zeros};
 
 const HEADS: usize = 8;
@@ -35,7 +35,7 @@ fn rows(place: &Place, group: &mut Group) {
                     let case = Case::new(&variant.device, dtype, queries, keys, causal);
                     let out = zeros(&variant.device, DType::F32, &[1, HEADS, queries, DIM]);
                     let [q, k, v] = case.operands.clone();
-                    let options = Attention { causal: if causal { Causal::TopLeft } else { Causal::None }, ..Default::default() };
+                    let options = Attention { causal, ..Default::default() };
                     Ready::new(&out, move |out| ops::attention_into(out, &q, &k, &v, &options), move |out| case.check(out))
                 });
             }
@@ -74,7 +74,7 @@ impl Case {
         let mask: Vec<f32> = (0..self.queries * self.keys).map(|i| if seen(i) { 0.0 } else { f32::NEG_INFINITY }).collect();
         let mask = upload(q.device(), &mask, &[self.queries, self.keys]);
         let scores = ops::matmul(q, &k.transpose(-1, -2)?, &Default::default())?;
-        let p = ops::softmax(&scores, -1, &Softmax { scale: 1.0 / (DIM as f32).sqrt(), mask: Some(&mask) })?;
+        let p = ops::softmax(&scores, -1, &Softmax { scale: 1.0 / (DIM as f32).sqrt(), mask: Some(&mask), ..Default::default() })?;
         ops::matmul(&p, v, &Default::default())
     }
 

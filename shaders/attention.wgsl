@@ -1,143 +1,91 @@
 // out = softmax(scale * q * k^T + bias, masked) * v for each batch and head; FlashAttention-2 (Dao 2023), so no score leaves the group.
-// One workgroup makes 32 queries of one head, going over the keys 32 at a time. Its 64 lanes are an 8 x 8 grid: a lane holds 4 x 4
-// scores, and 4 rows x V_MAX / 8 columns of the output. Sums stay a lane's own until the end.
-// Vector: q, k, v and out by eights of columns. Scalar: `out` of 16 bits is made of whole pairs.
-// Traffic: k and v are read seq_q / 32 times, q once a block of keys, out written once. Rows without a visible key give zeros.
+// One workgroup makes BLOCK_Q queries of one head, going over the keys 64 at a time, and only over those that some of them see. Its lanes are a
+// grid of BLOCK_Q / ROWS x 16: a lane holds the products of ROWS queries, every LANES_M-th, and 4 neighbouring keys, and V_MAX / 16 columns of
+// their output, in registers. q and k come in 16 columns at a time, v V_KEYS keys; weights go through workgroup memory. A lane sums its own weights,
+// until the end.
+// Traffic: k and v are read seq_q / BLOCK_Q times, q once a block of keys, out written once. Rows without a visible key give zeros.
 
-const OUT_DTYPE: u32 = 0u;
-const Q_DTYPE: u32 = 0u;
-const K_DTYPE: u32 = 0u;
-const V_DTYPE: u32 = 0u;
-const BIAS_DTYPE: u32 = 0u;
-// Columns of v that the output registers hold: at least v_dim.
+const BLOCK_Q: u32 = 32u;
+const ROWS: u32 = 8u;
+// Columns of v that the registers hold: at least v_dim.
 const V_MAX: u32 = 64u;
+const V_KEYS: u32 = 16u;
 
-const BLOCK: u32 = 32u; // queries, and keys a step
-const SIDE: u32 = 8u; // lanes a side
-const THREADS: u32 = SIDE * SIDE;
-const STEP_D: u32 = 16u; // of head_dim, staged at a time
-const V_VECS: u32 = V_MAX / BLOCK; // vec4s of an output row that a lane holds
-const V_ROW: u32 = V_MAX / 4u; // vec4s of an output row
+const BLOCK_K: u32 = 64u;
+const LANES_N: u32 = 16u;
+const LANES_M: u32 = BLOCK_Q / ROWS;
+const THREADS: u32 = LANES_M * LANES_N;
+const V_VECS: u32 = V_MAX / 64u; // vec4s of an output row that a lane holds
+const V_ROW: u32 = V_MAX / 4u;
 const V_EIGHTS: u32 = V_MAX / 8u;
-const V_KEYS: u32 = 1024u / V_MAX; // keys of v staged at a time
+// Eights that are staged at a time, and how many a lane brings in.
+const Q_EIGHTS: u32 = BLOCK_Q * 2u;
+const Q_ROUNDS: u32 = (Q_EIGHTS + THREADS - 1u) / THREADS;
+const K_ROUNDS: u32 = BLOCK_K * 2u / THREADS;
+const V_ROUNDS: u32 = V_KEYS * V_EIGHTS / THREADS;
+// Rows of the tiles, in vec4s: one more than they hold, so that lanes read different banks.
+const CHUNK_ROW: u32 = 5u;
+const P_ROW: u32 = 17u;
+const K_AT: u32 = BLOCK_Q * CHUNK_ROW;
+// q and k, then partial maxima of four rows each (16, then 4 beside v), then the weights; beside them v.
+const V_AT: u32 = max(K_AT + BLOCK_K * CHUNK_ROW, BLOCK_Q * P_ROW);
 
-struct Params {
-    q_strides: vec4<u32>, // batch, head, row, column; the same below
-    k_strides: vec4<u32>,
-    v_strides: vec4<u32>,
-    mask_strides: vec4<u32>, // batch, head, query, key
-    bias_strides: vec4<u32>,
-    out_strides: vec4<u32>,
-    q_offset: u32,
-    k_offset: u32,
-    v_offset: u32,
-    mask_offset: u32,
-    bias_offset: u32,
-    out_offset: u32,
-    heads: u32,
-    heads_per_kv: u32,
-    seq_q: u32,
-    seq_k: u32,
-    head_dim: u32,
-    v_dim: u32,
-    blocks_q: u32,
-    groups: u32,
-    causal_limit: i32, // query i sees keys below i + causal_limit
-    scale: f32,
-    has_mask: u32,
-    has_bias: u32,
-    pad0: u32,
-    pad1: u32,
-}
+// What little there is of it is what keeps few waves waiting: three of 64 lanes a SIMD of RDNA, of 21.5 KiB for 64 queries.
+var<workgroup> tile: array<vec4<f32>, V_AT + max(V_KEYS * V_ROW, BLOCK_Q)>;
 
-@group(0) @binding(0) var<storage, read_write> out: array<Word>;
-@group(0) @binding(1) var<storage, read> q: array<Word>;
-@group(0) @binding(2) var<storage, read> k: array<Word>;
-@group(0) @binding(3) var<storage, read> v: array<Word>;
-@group(0) @binding(4) var<storage, read> mask: array<u32>; // a byte a key
-@group(0) @binding(5) var<storage, read> bias: array<Word>;
-@group(0) @binding(6) var<uniform> params: Params;
+// Indexed by constants alone, or in loops that compilers unroll: else they lie in memory.
+var<private> scores: array<vec4<f32>, ROWS>;
+var<private> outs: array<vec4<f32>, ROWS * V_VECS>;
+var<private> tops: array<f32, ROWS>;
+var<private> sums: array<f32, ROWS>;
 
-var<workgroup> q_tile: array<vec4<f32>, STEP_D * SIDE>; // [column][4 rows]
-var<workgroup> k_tile: array<vec4<f32>, STEP_D * SIDE>;
-var<workgroup> p_tile: array<vec4<u32>, BLOCK * SIDE>; // [key][4 rows]: bits of the biases, then of the weights
-var<workgroup> v_tile: array<vec4<f32>, V_KEYS * V_ROW>; // [key][4 columns]
-var<workgroup> partial: array<f32, BLOCK * SIDE>; // [row][lane column]
-
-// Outside the matrices there are zeros; eights lie inside or outside as a whole.
-fn q_at(base: u32, row: u32, column: u32) -> f32 {
-    if row >= params.seq_q || column >= params.head_dim {
-        return 0.0;
+// Four columns of q and k. `q_at`, `k_at`: a lane's first row in the tiles.
+fn multiply(i: u32, q_at: u32, k_at: u32) {
+    let a = tile[k_at + i];
+    let b = tile[k_at + LANES_N * CHUNK_ROW + i];
+    let c = tile[k_at + 2u * LANES_N * CHUNK_ROW + i];
+    let d = tile[k_at + 3u * LANES_N * CHUNK_ROW + i];
+    for (var r = 0u; r < ROWS; r++) {
+        let left = tile[q_at + r * LANES_M * CHUNK_ROW + i];
+        var sum = scores[r];
+        sum += left.x * vec4<f32>(a.x, b.x, c.x, d.x);
+        sum += left.y * vec4<f32>(a.y, b.y, c.y, d.y);
+        sum += left.z * vec4<f32>(a.z, b.z, c.z, d.z);
+        sum += left.w * vec4<f32>(a.w, b.w, c.w, d.w);
+        scores[r] = sum;
     }
-    let index = base + row * params.q_strides.z + column * params.q_strides.w;
-    let count = per_word(Q_DTYPE);
-    return bitcast<f32>(element_of(Q_DTYPE, from_word(q[index / count]), index % count));
 }
 
-fn q_eight(base: u32, row: u32, column: u32) -> Eight {
-    if row >= params.seq_q || column >= params.head_dim {
-        return Eight(vec4<u32>(0u), vec4<u32>(0u));
+// Four keys of the weights and of v, the i-th four of those staged. `p_at`: a lane's first row of the weights, from the first of those keys on.
+fn gather(i: u32, p_at: u32, lane_n: u32) {
+    if 4u * i >= V_KEYS {
+        return;
     }
-    let at = (base + row * params.q_strides.z + column) / per_word(Q_DTYPE);
-    return unpack(Q_DTYPE, from_word(q[at]), from_word(q[at + second(Q_DTYPE)]));
-}
-
-fn k_at(base: u32, key: u32, column: u32) -> f32 {
-    if key >= params.seq_k || column >= params.head_dim {
-        return 0.0;
-    }
-    let index = base + key * params.k_strides.z + column * params.k_strides.w;
-    let count = per_word(K_DTYPE);
-    return bitcast<f32>(element_of(K_DTYPE, from_word(k[index / count]), index % count));
-}
-
-fn k_eight(base: u32, key: u32, column: u32) -> Eight {
-    if key >= params.seq_k || column >= params.head_dim {
-        return Eight(vec4<u32>(0u), vec4<u32>(0u));
-    }
-    let at = (base + key * params.k_strides.z + column) / per_word(K_DTYPE);
-    return unpack(K_DTYPE, from_word(k[at]), from_word(k[at + second(K_DTYPE)]));
-}
-
-fn v_at(base: u32, key: u32, column: u32) -> f32 {
-    if key >= params.seq_k || column >= params.v_dim {
-        return 0.0;
-    }
-    let index = base + key * params.v_strides.z + column * params.v_strides.w;
-    let count = per_word(V_DTYPE);
-    return bitcast<f32>(element_of(V_DTYPE, from_word(v[index / count]), index % count));
-}
-
-fn v_eight(base: u32, key: u32, column: u32) -> Eight {
-    if key >= params.seq_k || column >= params.v_dim {
-        return Eight(vec4<u32>(0u), vec4<u32>(0u));
-    }
-    let at = (base + key * params.v_strides.z + column) / per_word(V_DTYPE);
-    return unpack(V_DTYPE, from_word(v[at]), from_word(v[at + second(V_DTYPE)]));
-}
-
-// The first key that a query does not see.
-fn key_end(row: u32) -> u32 {
-    return u32(clamp(i32(row) + params.causal_limit, 0, i32(params.seq_k)));
-}
-
-// The bits of what is added to a score: -inf where the key is masked, and only there.
-fn bias_at(mask_base: u32, bias_base: u32, row: u32, key: u32) -> u32 {
-    if row >= params.seq_q || key >= key_end(row) {
-        return MASKED;
-    }
-    if params.has_mask != 0u {
-        let index = mask_base + row * params.mask_strides.z + key * params.mask_strides.w;
-        if ((mask[index / 4u] >> (index % 4u * 8u)) & 0xffu) == 0u {
-            return MASKED;
+    for (var r = 0u; r < ROWS; r++) {
+        let p = tile[p_at + r * LANES_M * P_ROW + i];
+        for (var j = 0u; j < V_VECS; j++) {
+            let at = V_AT + lane_n + 4u * i * V_ROW + j * LANES_N;
+            var sum = outs[r * V_VECS + j];
+            sum += p.x * tile[at];
+            sum += p.y * tile[at + V_ROW];
+            sum += p.z * tile[at + 2u * V_ROW];
+            sum += p.w * tile[at + 3u * V_ROW];
+            outs[r * V_VECS + j] = sum;
         }
     }
-    if params.has_bias == 0u {
-        return 0u;
+}
+
+fn put_eight(at: u32, eight: Eight) {
+    tile[at] = bitcast<vec4<f32>>(eight.low);
+    tile[at + 1u] = bitcast<vec4<f32>>(eight.high);
+}
+
+// Partial results of a lane's rows, four rows a vec4.
+fn put(a: vec4<f32>, b: vec4<f32>, lane_m: u32, lane_n: u32) {
+    tile[lane_m * LANES_N + lane_n] = a;
+    if ROWS == 8u {
+        tile[(LANES_M + lane_m) * LANES_N + lane_n] = b;
     }
-    let index = bias_base + row * params.bias_strides.z + key * params.bias_strides.w;
-    let count = per_word(BIAS_DTYPE);
-    return element_of(BIAS_DTYPE, from_word(bias[index / count]), index % count);
 }
 
 @compute @workgroup_size(THREADS)
@@ -150,208 +98,187 @@ fn main(
     if number >= params.groups {
         return;
     }
-    let first_row = number % params.blocks_q * BLOCK;
-    let head = number / params.blocks_q % params.heads;
-    let batch = number / params.blocks_q / params.heads;
-    let kv_head = head / params.heads_per_kv;
-    let q_base = params.q_offset + batch * params.q_strides.x + head * params.q_strides.y;
-    let k_base = params.k_offset + batch * params.k_strides.x + kv_head * params.k_strides.y;
-    let v_base = params.v_offset + batch * params.v_strides.x + kv_head * params.v_strides.y;
-    let mask_base = params.mask_offset + batch * params.mask_strides.x + head * params.mask_strides.y;
-    let bias_base = params.bias_offset + batch * params.bias_strides.x + head * params.bias_strides.y;
-    let out_base = params.out_offset + batch * params.out_strides.x + head * params.out_strides.y;
+    let first_row = number % params.blocks_q * BLOCK_Q;
+    let head = head_of(number / params.blocks_q / params.heads, number / params.blocks_q % params.heads);
+    let lane_m = lane / LANES_N;
+    let lane_n = lane % LANES_N;
+    for (var r = 0u; r < ROWS; r++) {
+        tops[r] = head.sink;
+        // What a sink weighs, once.
+        sums[r] = select(0.0, 1.0, lane_n == 0u && head.sink > FLOOR);
+    }
 
-    let lane_row = lane / SIDE;
-    let lane_col = lane % SIDE;
-    var tops = vec4<f32>(LOWEST);
-    var sums = vec4<f32>(0.0);
-    var outs: array<vec4<f32>, 4u * V_VECS>;
+    // What a lane brings in: eights of q and k, every other one the second half of 16 columns, and where they go. A lane's four keys lie 16 rows apart.
+    let half = lane % 2u;
+    var q_from: array<u32, Q_ROUNDS>;
+    for (var round = 0u; round < Q_ROUNDS; round++) {
+        q_from[round] = q_row(head, first_row + (lane + round * THREADS) / 2u) + select(0u, half * 8u / per_word(Q_DTYPE), VECTOR);
+    }
+    let q_to = lane / 2u * CHUNK_ROW + half * 2u;
+    var k_to: array<u32, K_ROUNDS>;
+    for (var round = 0u; round < K_ROUNDS; round++) {
+        let row = (lane + round * THREADS) / 2u;
+        k_to[round] = K_AT + (row % 4u * LANES_N + row / 4u) * CHUNK_ROW + half * 2u;
+    }
+    let q_lane = lane_m * CHUNK_ROW;
+    let k_lane = K_AT + lane_n * CHUNK_ROW;
+    let p_lane = lane_m * P_ROW;
+    // Vector: eight columns are left when all sixteens are done.
+    let whole = select(params.head_dim, params.head_dim / 16u * 16u, VECTOR);
 
-    // Keys past the last row's end are masked for the whole block: not computed.
-    let end = key_end(min(first_row + BLOCK, params.seq_q) - 1u);
-    for (var first_key = 0u; first_key < end; first_key += BLOCK) {
-        // Masks first, together: the barriers of the product below stand between these writes and their use.
-        for (var e = lane; e < BLOCK * SIDE; e += THREADS) {
-            let row = first_row + e % SIDE * 4u;
-            let key = first_key + e / SIDE;
-            p_tile[e] = vec4<u32>(
-                bias_at(mask_base, bias_base, row, key),
-                bias_at(mask_base, bias_base, row + 1u, key),
-                bias_at(mask_base, bias_base, row + 2u, key),
-                bias_at(mask_base, bias_base, row + 3u, key),
-            );
+    // Keys that all or none of the queries see, by their first and their last.
+    let last_row = min(first_row + BLOCK_Q, params.seq_q) - 1u;
+    let keys = keys_of_rows(head, first_row, last_row);
+    let inner = vec2<u32>(keys_of(head, last_row).x, keys_of(head, first_row).y);
+    for (var first_key = keys.x / BLOCK_K * BLOCK_K; first_key < keys.y; first_key += BLOCK_K) {
+        for (var r = 0u; r < ROWS; r++) {
+            scores[r] = vec4<f32>(0.0);
         }
-
-        // Scores: s[r][c] is query 4 * lane_row + r against key 4 * lane_col + c.
-        var s: array<vec4<f32>, 4>;
-        for (var d = 0u; d < params.head_dim; d += STEP_D) {
-            if VECTOR {
-                // Four rows of eight columns together, so that one invocation writes whole vec4s: of q first, then of k.
-                for (var e = lane; e < STEP_D / 8u * SIDE * 2u; e += THREADS) {
-                    let four = e % SIDE;
-                    let column = e / SIDE % (STEP_D / 8u) * 8u;
-                    let of_k = e / SIDE >= STEP_D / 8u;
-                    var rows: array<Eight, 4>;
-                    for (var r = 0u; r < 4u; r++) {
-                        if of_k {
-                            rows[r] = k_eight(k_base, first_key + four * 4u + r, d + column);
-                        } else {
-                            rows[r] = q_eight(q_base, first_row + four * 4u + r, d + column);
-                        }
-                    }
-                    for (var c = 0u; c < 8u; c++) {
-                        let low = vec4<u32>(rows[0].low[c % 4u], rows[1].low[c % 4u], rows[2].low[c % 4u], rows[3].low[c % 4u]);
-                        let high = vec4<u32>(rows[0].high[c % 4u], rows[1].high[c % 4u], rows[2].high[c % 4u], rows[3].high[c % 4u]);
-                        let values = bitcast<vec4<f32>>(select(low, high, c > 3u));
-                        if of_k {
-                            k_tile[(column + c) * SIDE + four] = values;
-                        } else {
-                            q_tile[(column + c) * SIDE + four] = values;
-                        }
+        // Keys past the last are read again: they weigh 0.
+        var k_from: array<u32, K_ROUNDS>;
+        for (var round = 0u; round < K_ROUNDS; round++) {
+            k_from[round] = k_near(head, first_key, (lane + round * THREADS) / 2u, keys.y - 1u) + select(0u, half * 8u / per_word(K_DTYPE), VECTOR);
+        }
+        for (var d = 0u; d < whole; d += 16u) {
+            let column = d + select(half * 8u, 0u, VECTOR);
+            for (var round = 0u; round < Q_ROUNDS; round++) {
+                if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
+                    put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], column));
+                }
+            }
+            for (var round = 0u; round < K_ROUNDS; round++) {
+                put_eight(k_to[round], k_eight(k_from[round], column));
+            }
+            workgroupBarrier();
+            multiply(0u, q_lane, k_lane);
+            multiply(1u, q_lane, k_lane);
+            multiply(2u, q_lane, k_lane);
+            multiply(3u, q_lane, k_lane);
+            workgroupBarrier();
+        }
+        if whole < params.head_dim {
+            if half == 0u {
+                for (var round = 0u; round < Q_ROUNDS; round++) {
+                    if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
+                        put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], whole));
                     }
                 }
-            } else {
-                for (var e = lane; e < STEP_D * SIDE; e += THREADS) {
-                    let column = d + e % STEP_D;
-                    let four = e / STEP_D * 4u;
-                    let row = first_row + four;
-                    let key = first_key + four;
-                    let slot = e % STEP_D * SIDE + e / STEP_D;
-                    q_tile[slot] = vec4<f32>(
-                        q_at(q_base, row, column),
-                        q_at(q_base, row + 1u, column),
-                        q_at(q_base, row + 2u, column),
-                        q_at(q_base, row + 3u, column),
-                    );
-                    k_tile[slot] = vec4<f32>(
-                        k_at(k_base, key, column),
-                        k_at(k_base, key + 1u, column),
-                        k_at(k_base, key + 2u, column),
-                        k_at(k_base, key + 3u, column),
-                    );
+                for (var round = 0u; round < K_ROUNDS; round++) {
+                    put_eight(k_to[round], k_eight(k_from[round], whole));
                 }
             }
             workgroupBarrier();
-            for (var i = 0u; i < STEP_D; i++) {
-                let left = q_tile[i * SIDE + lane_row];
-                let right = k_tile[i * SIDE + lane_col];
-                s[0] += left.x * right;
-                s[1] += left.y * right;
-                s[2] += left.z * right;
-                s[3] += left.w * right;
-            }
+            multiply(0u, q_lane, k_lane);
+            multiply(1u, q_lane, k_lane);
             workgroupBarrier();
         }
 
-        // Scale and mask; the block's maximum of each row.
-        var masked: array<vec4<bool>, 4>;
-        for (var r = 0u; r < 4u; r++) {
-            var bits: vec4<u32>;
-            for (var c = 0u; c < 4u; c++) {
-                bits[c] = p_tile[(lane_col * 4u + c) * SIDE + lane_row][r];
+        let key = first_key + 4u * lane_n;
+        let seen = first_key >= inner.x && first_key + BLOCK_K <= inner.y;
+        var high: array<f32, 8>;
+        for (var r = 0u; r < ROWS; r++) {
+            scores[r] = scores_of(head, scores[r], first_row + r * LANES_M + lane_m, key);
+        }
+        if !seen {
+            let bounds = bounds_of(head, first_row + lane_m, key);
+            for (var r = 0u; r < ROWS; r++) {
+                scores[r] = seen_of(scores[r], bounds, r * LANES_M);
             }
-            masked[r] = is_masked(bits);
-            s[r] = logits(s[r], params.scale, bitcast<vec4<f32>>(select(bits, vec4<u32>(0u), masked[r])));
-            partial[(lane_row * 4u + r) * SIDE + lane_col] = highest(s[r], masked[r]);
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            high[r] = max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w));
+        }
+        put(vec4<f32>(high[0], high[1], high[2], high[3]), vec4<f32>(high[4], high[5], high[6], high[7]), lane_m, lane_n);
+        workgroupBarrier();
+        if lane < BLOCK_Q {
+            let four = max(max(tile[4u * lane], tile[4u * lane + 1u]), max(tile[4u * lane + 2u], tile[4u * lane + 3u]));
+            // Products that overflow are the highest there are.
+            tile[V_AT + lane] = min(four, vec4<f32>(-LOWEST));
         }
         workgroupBarrier();
-        for (var r = 0u; r < 4u; r++) {
-            var top = tops[r];
-            for (var c = 0u; c < SIDE; c++) {
-                top = max(top, partial[(lane_row * 4u + r) * SIDE + c]);
-            }
+        var most: array<vec4<f32>, 2>;
+        for (var g = 0u; g < ROWS / 4u; g++) {
+            let at = V_AT + (g * LANES_M + lane_m) * 4u;
+            most[g] = max(max(tile[at], tile[at + 1u]), max(tile[at + 2u], tile[at + 3u]));
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            let top = max(tops[r], most[r / 4u][r % 4u]);
             // What was summed so far was relative to the old maximum.
-            let shrink = exp_below(vec4<f32>(tops[r]), top).x;
+            let shrink = weight(tops[r], top);
             tops[r] = top;
             for (var j = 0u; j < V_VECS; j++) {
                 outs[r * V_VECS + j] *= shrink;
             }
-            s[r] = select(exp_below(s[r], top), vec4<f32>(0.0), masked[r]);
-            sums[r] = sums[r] * shrink + total(s[r]);
+            var p = weights(scores[r], top);
+            sums[r] = sums[r] * shrink + ((p.x + p.y) + (p.z + p.w));
+            if OPTIONS == 1u && (params.has & HAS_DROPOUT) != 0u {
+                p = drop(head, p, first_row + r * LANES_M + lane_m, key);
+            }
+            tile[p_lane + lane_n + r * LANES_M * P_ROW] = p;
         }
-        for (var c = 0u; c < 4u; c++) {
-            p_tile[(lane_col * 4u + c) * SIDE + lane_row] = bitcast<vec4<u32>>(vec4<f32>(s[0][c], s[1][c], s[2][c], s[3][c]));
-        }
+        workgroupBarrier();
 
-        // The second product: outs += p * v, V_KEYS keys at a time.
-        for (var first = 0u; first < BLOCK; first += V_KEYS) {
-            if VECTOR {
-                for (var e = lane; e < V_KEYS * V_EIGHTS; e += THREADS) {
-                    let eight = v_eight(v_base, first_key + first + e / V_EIGHTS, e % V_EIGHTS * 8u);
-                    v_tile[2u * e] = bitcast<vec4<f32>>(eight.low);
-                    v_tile[2u * e + 1u] = bitcast<vec4<f32>>(eight.high);
-                }
-            } else {
-                for (var e = lane; e < V_KEYS * V_ROW; e += THREADS) {
-                    let key = first_key + first + e / V_ROW;
-                    let column = e % V_ROW * 4u;
-                    v_tile[e] = vec4<f32>(
-                        v_at(v_base, key, column),
-                        v_at(v_base, key, column + 1u),
-                        v_at(v_base, key, column + 2u),
-                        v_at(v_base, key, column + 3u),
-                    );
-                }
+        for (var first = 0u; first < BLOCK_K; first += V_KEYS) {
+            for (var round = 0u; round < V_ROUNDS; round++) {
+                let e = lane + round * THREADS;
+                let row = v_near(head, first_key + first, e / V_EIGHTS, keys.y - 1u);
+                let eight = v_eight(row, min(e % V_EIGHTS * 8u, select(params.v_dim, params.v_dim - 8u, VECTOR)));
+                put_eight(V_AT + 2u * e, eight);
             }
             workgroupBarrier();
-            for (var i = 0u; i < V_KEYS; i++) {
-                let p = bitcast<vec4<f32>>(p_tile[(first + i) * SIDE + lane_row]);
-                for (var j = 0u; j < V_VECS; j++) {
-                    let right = v_tile[i * V_ROW + (j / 2u * SIDE + lane_col) * 2u + j % 2u];
-                    outs[j] += p.x * right;
-                    outs[V_VECS + j] += p.y * right;
-                    outs[2u * V_VECS + j] += p.z * right;
-                    outs[3u * V_VECS + j] += p.w * right;
-                }
-            }
+            gather(0u, p_lane + first / 4u, lane_n);
+            gather(1u, p_lane + first / 4u, lane_n);
+            gather(2u, p_lane + first / 4u, lane_n);
+            gather(3u, p_lane + first / 4u, lane_n);
             workgroupBarrier();
         }
     }
 
-    // Each lane summed its own keys: add the eight sums of a row.
-    for (var r = 0u; r < 4u; r++) {
-        partial[(lane_row * 4u + r) * SIDE + lane_col] = sums[r];
+    // The sums of a row's 16 lanes.
+    if ROWS == 8u {
+        put(vec4<f32>(sums[0], sums[1], sums[2], sums[3]), vec4<f32>(sums[ROWS - 4u], sums[ROWS - 3u], sums[ROWS - 2u], sums[ROWS - 1u]), lane_m, lane_n);
+    } else {
+        put(vec4<f32>(sums[0], sums[1], sums[2], sums[3]), vec4<f32>(0.0), lane_m, lane_n);
     }
     workgroupBarrier();
-    for (var r = 0u; r < 4u; r++) {
-        let row = first_row + lane_row * 4u + r;
-        var sum = 0.0;
-        for (var c = 0u; c < SIDE; c++) {
-            sum += partial[(lane_row * 4u + r) * SIDE + c];
-        }
-        // At least the exponential of 0 if any key was visible.
-        let unit = select(0.0, 1.0 / sum, sum > 0.0);
-        if row >= params.seq_q {
-            break;
-        }
-        let base = out_base + row * params.out_strides.z;
-        for (var j = 0u; j < V_VECS; j += 2u) {
-            let low = bitcast<vec4<u32>>(outs[r * V_VECS + j] * unit);
-            let high = bitcast<vec4<u32>>(outs[r * V_VECS + j + 1u] * unit);
-            let column = (j / 2u * SIDE + lane_col) * 8u;
-            if VECTOR {
-                if column < params.v_dim {
-                    let at = (base + column) / per_word(OUT_DTYPE);
-                    out[at] = to_word(pack(OUT_DTYPE, Eight(low, high)));
-                    if second(OUT_DTYPE) == 1u {
-                        out[at + 1u] = to_word(high);
-                    }
-                }
-            } else if lanes(OUT_DTYPE) == 1u {
-                for (var c = 0u; c < 8u; c++) {
-                    if column + c < params.v_dim {
-                        let value = select(low[c % 4u], high[c % 4u], c > 3u);
-                        out[base + (column + c) * params.out_strides.w] = to_word(vec4<u32>(value));
-                    }
-                }
-            } else {
-                let pairs = pack(OUT_DTYPE, Eight(low, high));
-                for (var c = 0u; c < 4u; c++) {
-                    if column + 2u * c < params.v_dim {
-                        out[(base + column) / 2u + c] = to_word(vec4<u32>(pairs[c]));
-                    }
-                }
+    if lane < BLOCK_Q {
+        tile[V_AT + lane] = (tile[4u * lane] + tile[4u * lane + 1u]) + (tile[4u * lane + 2u] + tile[4u * lane + 3u]);
+    }
+    workgroupBarrier();
+    var total: array<vec4<f32>, 2>;
+    for (var g = 0u; g < ROWS / 4u; g++) {
+        let at = V_AT + (g * LANES_M + lane_m) * 4u;
+        total[g] = (tile[at] + tile[at + 1u]) + (tile[at + 2u] + tile[at + 3u]);
+    }
+    if (params.has & HAS_LSE) != 0u && lane_n == 0u {
+        for (var r = 0u; r < ROWS; r++) {
+            let row = first_row + r * LANES_M + lane_m;
+            if row < params.seq_q {
+                lse[head.lse + row * params.lse_strides.z] = log_sum(tops[r], total[r / 4u][r % 4u]);
             }
         }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        let sum = total[r / 4u][r % 4u];
+        // More than a half if any key was visible.
+        sums[r] = select(0.0, 1.0 / sum, sum > 0.0);
+    }
+
+    // Out, 64 columns at a time, through the place of the weights, so that a lane gets eights.
+    for (var j = 0u; j < V_VECS; j++) {
+        for (var r = 0u; r < ROWS; r++) {
+            var value = outs[r * V_VECS];
+            for (var i = 1u; i < V_VECS; i++) {
+                value = select(value, outs[r * V_VECS + i], i == j);
+            }
+            tile[p_lane + lane_n + r * LANES_M * P_ROW] = value * sums[r];
+        }
+        workgroupBarrier();
+        for (var e = lane; e < BLOCK_Q * 8u; e += THREADS) {
+            let at = e / 8u * P_ROW + e % 8u * 2u;
+            let eight = Eight(bitcast<vec4<u32>>(tile[at]), bitcast<vec4<u32>>(tile[at + 1u]));
+            store_eight(head.out, first_row + e / 8u, j * 64u + e % 8u * 8u, eight);
+        }
+        workgroupBarrier();
     }
 }

@@ -15,7 +15,7 @@
 //! let qkv = ops::matmul(&x, &w.transpose(0, 1)?, &ops::Matmul::default())?.reshape(&[1, 32, 3, 4, 64])?.permute(&[2, 0, 3, 1, 4])?;
 //! let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(0, i..i + 1).and_then(|t| t.squeeze(0)));
 //!
-//! let causal = ops::Attention { causal: ops::Causal::TopLeft, ..Default::default() };
+//! let causal = ops::Attention { causal: true, ..Default::default() };
 //! let y = ops::attention(&q?, &k?, &v?, &causal)?;
 //! assert_eq!(y.shape(), [1, 4, 32, 64]);
 //! let values: Vec<f32> = y.to_vec()?; // the only line that waits for the device

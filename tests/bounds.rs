@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gristmill::gpu::{Access, AdapterKind, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
-use gristmill::ops::{attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
+use gristmill::ops::{Dropout, attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
 use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
@@ -475,32 +475,50 @@ fn products(watch: &mut Watch) {
 
 fn attentions(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for (v_dim, head_dim) in [(1, 1), (8, 16), (30, 24), (72, 40), (200, 33), (256, 128)] {
+    for (v_dim, head_dim) in [(1, 1), (8, 16), (30, 24), (72, 40), (200, 33), (256, 128), (400, 300)] {
         for (seq_q, seq_k) in [(1, 1), (5, 7), (33, 65), (64, 40)] {
             let (q, k) = (places(&[2, 4, seq_q, head_dim]), places(&[2, 2, seq_k, head_dim]));
             let (v, out, scores) = (places(&[2, 2, seq_k, v_dim]), places(&[2, 4, seq_q, v_dim]), places(&[2, 4, seq_q, seq_k]));
+            let (sums, heads, lens) = (places(&[2, 4, seq_q]), places(&[4]), places(&[2]));
             for i in 0..4 {
                 let (out, q, k, v) = (out[(i + i / 2) % 4], q[i], k[i], v[i]);
-                let mask = (i % 2 == 0).then_some(scores[i]);
-                let bias = (i > 0).then_some(scores[(i + 1) % 4]);
-                for dtypes in [[F32; 5], [F16; 5], [F32, F32, BF16, BF16, F32]] {
+                let over_heads = |there: bool, i: usize| there.then(|| heads[i % 4].broadcast_to(&[2, 4])).flatten();
+                for dtypes in [[F32; 4], [F16; 4], [F32, F32, BF16, BF16]] {
+                    let plain = attention::Problem::new(dtypes, out, q, k, v);
                     let problem = attention::Problem {
-                        dtypes,
-                        batch_invariant: false,
-                        out,
-                        q,
-                        k,
-                        v,
-                        mask,
-                        bias,
-                        causal_limit: [seq_k as i64, 1, seq_k as i64 - seq_q as i64 + 1][i % 3],
-                        scale: 0.1,
+                        dtypes: [dtypes[0], dtypes[1], dtypes[2], dtypes[3], dtypes[0], F32, dtypes[0]],
+                        lse: (i % 2 == 0).then_some(sums[i]),
+                        mask: (i % 2 == 0).then_some(scores[i]),
+                        bias: (i > 1).then_some(scores[(i + 1) % 4]),
+                        alibi: over_heads(i % 2 == 0, i),
+                        sinks: over_heads(i > 1, i + 1),
+                        kv_lens: (i > 1).then_some(lens[i]),
+                        window: [[1 << 30, 1 << 30], [1 << 30, 0], [3, 2], [0, 1 << 30]][i],
+                        dropout: (i == 2).then_some(Dropout { probability: 0.5, seed: 1, offset: 2 }),
+                        softcap: (i == 3).then_some(20.0),
+                        from_end: i > 1,
+                        ..plain.clone()
                     };
-                    let mut tensors = vec![(&out, dtypes[0]), (&q, dtypes[1]), (&k, dtypes[2]), (&v, dtypes[3])];
-                    tensors.extend(mask.as_ref().map(|mask| (mask, Bool)));
-                    tensors.extend(bias.as_ref().map(|bias| (bias, dtypes[4])));
-                    let what = format!("attention {dtypes:?} {seq_q} {seq_k} {head_dim} {v_dim} place {i}");
-                    watch.run(&what, attention::gpu::plan(&caps, None, &problem), &tensors, None);
+                    for problem in [plain, problem] {
+                        let mut tensors =
+                            vec![(&problem.out, dtypes[0]), (&problem.q, dtypes[1]), (&problem.k, dtypes[2]), (&problem.v, dtypes[3])];
+                        tensors.extend(problem.mask.as_ref().map(|mask| (mask, Bool)));
+                        tensors.extend(problem.bias.as_ref().map(|bias| (bias, dtypes[0])));
+                        tensors.extend(problem.alibi.as_ref().map(|slopes| (slopes, F32)));
+                        tensors.extend(problem.sinks.as_ref().map(|sinks| (sinks, dtypes[0])));
+                        let held = problem.kv_lens.as_ref().map(|lens| (tensors.len(), vec![0xff; 4 * lens.span().end]));
+                        tensors.extend(problem.kv_lens.as_ref().map(|lens| (lens, U32)));
+                        tensors.extend(problem.lse.as_ref().map(|lse| (lse, F32)));
+                        let what = format!("attention {dtypes:?} {seq_q} {seq_k} {head_dim} {v_dim} place {i}");
+                        for kernel in [&attention::gpu::ATTENTION, &attention::gpu::ATTENTION_DIRECT] {
+                            let plan = attention::gpu::plan(&caps, Some(kernel.into()), &problem);
+                            // Of the direct kernel's no tune holds the largest heads.
+                            if plan.is_ok() || kernel.name == "attention" {
+                                // Numbers of keys as large as they can be.
+                                watch.run(&what, plan, &tensors, held.as_ref().map(|(tensor, bytes)| (*tensor, &bytes[..])));
+                            }
+                        }
+                    }
                 }
             }
         }

@@ -52,7 +52,7 @@ pub mod softmax;
 pub mod unary;
 pub mod where_cond;
 
-pub use attention::{Attention, Causal, attention, attention_into};
+pub use attention::{Align, Attention, Axes, Dropout, Window, attention, attention_into, attention_with_lse, attention_with_lse_into};
 pub use binary::{
     add, add_in_place, add_into, div, div_in_place, div_into, max, max_in_place, max_into, min, min_in_place, min_into, mul, mul_in_place,
     mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
@@ -90,6 +90,8 @@ use crate::{DType, Device, Layout, Tensor};
 pub fn kernels() -> &'static [&'static Kernel] {
     static KERNELS: &[&Kernel] = &[
         &attention::gpu::ATTENTION,
+        &attention::gpu::ATTENTION_DIRECT,
+        &attention::gpu::ATTENTION_MASK,
         &binary::gpu::BINARY,
         &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,
@@ -122,6 +124,10 @@ pub(crate) trait Op {
     }
     /// Computes on the CPU into a dense `out`; `inputs` are whole storages, which the problem's layouts index.
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]);
+    /// The same with a second result, for ops that have one on request.
+    fn cpu_both(&self, out: &mut [u8], _second: &mut [u8], inputs: &[&[u8]]) {
+        self.cpu(out, inputs);
+    }
     /// The dispatches that compute it on a GPU. Pure: the same facts give the same plan.
     #[cfg(feature = "gpu")]
     fn plan(&self, caps: &Caps, pin: Option<Pin>) -> Result<Plan>;
@@ -170,6 +176,11 @@ pub(crate) fn cut<P: Op>(caps: &Caps, problem: &P, whole: &dyn Fn(&P) -> Result<
 
 /// Runs a checked call on the device that its operands live on. `out` has elements.
 pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result<()> {
+    run_both(problem, out, None, inputs)
+}
+
+/// [`run`] with a second result, which shares no storage with the first. In the plan it is the last argument.
+pub(crate) fn run_both(problem: &impl Op, out: &Tensor, second: Option<&Tensor>, inputs: &[&Tensor]) -> Result<()> {
     let op = problem.name();
     match out.data() {
         StorageData::Cpu(buffer) => {
@@ -178,15 +189,25 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
             let sources: Vec<&[u8]> = snapshots.iter().map(|bytes| &***bytes).collect();
             let size = out.dtype().block_bytes();
             let (start, len) = (out.layout().offset() * size, out.len() * size);
+            let mut dense_second = second.map(|t| Bytes::new(op, t.len() * t.dtype().block_bytes())).transpose()?;
+            let mut compute = |out: &mut [u8]| match &mut dense_second {
+                None => problem.cpu(out, &sources),
+                Some(second) => problem.cpu_both(out, second, &sources),
+            };
             if out.layout().is_contiguous() && out.owns_storage() && !problem.in_place() {
-                buffer.compute(|bytes| problem.cpu(&mut bytes[start..start + len], &sources));
+                buffer.compute(|bytes| compute(&mut bytes[start..start + len]));
             } else {
                 // Others may be reading it, or it has gaps: compute apart, then move.
                 let mut dense = Bytes::new(op, len)?;
-                problem.cpu(&mut dense, &sources);
+                compute(&mut dense);
                 // A snapshot of `out` itself would make the write copy all of it.
                 drop(snapshots);
                 buffer.write(|bytes| copy::cpu::scatter(bytes, &dense, out.layout(), size));
+            }
+            if let (Some(second), Some(dense)) = (second, &dense_second)
+                && let StorageData::Cpu(buffer) = second.data()
+            {
+                buffer.write(|bytes| copy::cpu::scatter(bytes, dense, second.layout(), second.dtype().block_bytes()));
             }
         }
         #[cfg(feature = "gpu")]
@@ -195,13 +216,15 @@ pub(crate) fn run(problem: &impl Op, out: &Tensor, inputs: &[&Tensor]) -> Result
             let device = if problem.in_place() { out.device() } else { inputs.first().map_or(out.device(), |t| t.device()) };
             if let Kind::Gpu(gpu) = device.kind() {
                 let plan = problem.plan(&gpu.caps, device.pin())?;
-                let buffers: Vec<_> = std::iter::once(out).chain(inputs.iter().copied()).filter_map(|t| t.gpu_buffer()).collect();
+                let tensors = std::iter::once(out).chain(inputs.iter().copied()).chain(second);
+                let buffers: Vec<_> = tensors.filter_map(|t| t.gpu_buffer()).collect();
                 // The problem's layouts are the tensors' own, and kernels stay within them.
                 gpu.run(op, &plan, &buffers, true)?;
             }
         }
     }
     out.count_write();
+    second.into_iter().for_each(Tensor::count_write);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use DType::{BF16, F16, F32};
-use gristmill::ops::{self, Attention, Causal};
+use gristmill::ops::{self, Align, Attention, Axes, Dropout, Window};
 use gristmill::{DType, Device, Tensor};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
@@ -36,6 +36,25 @@ pub fn all() -> Vec<Trial> {
     all
 }
 
+/// Causal masking, in the ways that most tests ask for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Causal {
+    None,
+    TopLeft,
+    BottomRight,
+    Offset(i64),
+}
+
+impl Causal {
+    fn align(self) -> Align {
+        match self {
+            Causal::None | Causal::BottomRight => Align::BottomRight,
+            Causal::TopLeft => Align::TopLeft,
+            Causal::Offset(offset) => Align::Offset(offset),
+        }
+    }
+}
+
 /// What a call looks like.
 #[derive(Debug, Clone)]
 struct Shape {
@@ -47,10 +66,20 @@ struct Shape {
     head_dim: usize,
     v_dim: usize,
     causal: Causal,
+    /// Where the queries stand, where `causal` does not say.
+    align: Option<Align>,
+    window: Window,
     scale: Option<f32>,
+    softcap: Option<f32>,
     mask: Option<Vec<usize>>,
     bias: Option<Vec<usize>>,
-    /// Of out, q, k with v, bias.
+    /// The numbers of slopes and of sinks: one or `heads`.
+    alibi: Option<usize>,
+    sinks: Option<usize>,
+    lens: Option<Vec<u32>>,
+    dropout: Option<Dropout>,
+    axes: Axes,
+    /// Of out, q, k with v, bias (and slopes and sinks).
     dtypes: [DType; 4],
 }
 
@@ -65,37 +94,97 @@ impl Default for Shape {
             head_dim: 16,
             v_dim: 16,
             causal: Causal::None,
+            align: None,
+            window: Window::default(),
             scale: None,
+            softcap: None,
             mask: None,
             bias: None,
+            alibi: None,
+            sinks: None,
+            lens: None,
+            dropout: None,
+            axes: Axes::HeadsFirst,
             dtypes: [F32; 4],
         }
     }
 }
 
-/// A call's inputs: q, k, v, then the masks that there are.
+impl Shape {
+    /// Which inputs there are beside q, k and v: mask, bias, alibi, sinks, lens.
+    fn others(&self) -> [bool; 5] {
+        [self.mask.is_some(), self.bias.is_some(), self.alibi.is_some(), self.sinks.is_some(), self.lens.is_some()]
+    }
+
+    /// The place of one of them among the inputs.
+    fn input(&self, other: usize) -> Option<usize> {
+        self.others()[other].then(|| 3 + self.others()[..other].iter().filter(|there| **there).count())
+    }
+
+    /// Keys of a batch.
+    fn len(&self, batch: usize) -> usize {
+        self.lens.as_ref().map_or(self.seq_k, |lens| self.seq_k.min(lens[if lens.len() == 1 { 0 } else { batch }] as usize))
+    }
+
+    /// The place of a query among the keys.
+    fn place(&self, batch: usize, row: usize) -> i64 {
+        row as i64
+            + match self.align.unwrap_or(self.causal.align()) {
+                Align::TopLeft => 0,
+                Align::BottomRight => self.len(batch) as i64 - self.seq_q as i64,
+                Align::Offset(offset) => offset,
+            }
+    }
+
+    /// Visible by place alone.
+    fn sees(&self, batch: usize, row: usize, key: usize) -> bool {
+        let ahead = key as i64 - self.place(batch, row);
+        key < self.len(batch)
+            && (self.causal == Causal::None || ahead <= 0)
+            && self.window.left.is_none_or(|left| -ahead <= left as i64)
+            && self.window.right.is_none_or(|right| ahead <= right as i64)
+    }
+
+    /// A shape of [batch, heads, seq, dim] in the order that is asked for.
+    fn ordered(&self, [batch, heads, seq, dim]: [usize; 4]) -> [usize; 4] {
+        if self.axes == Axes::HeadsFirst { [batch, heads, seq, dim] } else { [batch, seq, heads, dim] }
+    }
+}
+
+/// A call's inputs: q, k, v, then what else there is.
 fn inputs(random: &mut Random, shape: &Shape) -> Vec<Host> {
     let Shape { batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim, dtypes: [_, q, kv, bias], .. } = *shape;
     let mut all = vec![
-        random.floats(&[batch, heads, seq_q, head_dim]).to(q),
-        random.floats(&[batch, kv_heads, seq_k, head_dim]).to(kv),
-        random.floats(&[batch, kv_heads, seq_k, v_dim]).to(kv),
+        random.floats(&shape.ordered([batch, heads, seq_q, head_dim])).to(q),
+        random.floats(&shape.ordered([batch, kv_heads, seq_k, head_dim])).to(kv),
+        random.floats(&shape.ordered([batch, kv_heads, seq_k, v_dim])).to(kv),
     ];
     all.extend(shape.mask.as_ref().map(|dims| random.bools(dims, 0.7)));
     all.extend(shape.bias.as_ref().map(|dims| {
         let values: Vec<f32> = random.floats(dims).f64s().iter().map(|&v| if v > 0.5 { f32::NEG_INFINITY } else { v as f32 }).collect();
         Host::new(dims, &values).to(bias)
     }));
+    all.extend(shape.alibi.map(|count| Host::new(&[count], &(0..count).map(|i| 0.5f32.powi(i as i32 + 1)).collect::<Vec<_>>()).to(bias)));
+    all.extend(shape.sinks.map(|count| random.floats(&[count]).to(bias)));
+    all.extend(shape.lens.as_ref().map(|lens| Host::new(&[lens.len()], lens)));
     all
 }
 
 fn options<'a>(shape: &Shape, t: &'a [Tensor]) -> Attention<'a> {
-    let bias_at = 3 + usize::from(shape.mask.is_some());
+    let input = |other: usize| shape.input(other).map(|input| &t[input]);
     Attention {
-        causal: shape.causal,
+        causal: shape.causal != Causal::None,
+        align: shape.align.unwrap_or(shape.causal.align()),
+        window: shape.window,
         scale: shape.scale,
-        mask: shape.mask.as_ref().map(|_| &t[3]),
-        bias: shape.bias.as_ref().map(|_| &t[bias_at]),
+        softcap: shape.softcap,
+        mask: input(0),
+        bias: input(1),
+        alibi: input(2),
+        sinks: input(3),
+        kv_lens: input(4),
+        dropout: shape.dropout,
+        axes: shape.axes,
     }
 }
 
@@ -118,18 +207,19 @@ fn case_of(shape: Shape, inputs: Vec<Host>, n3: bool) -> Case {
         inputs,
         call: Box::new(move |t| {
             let Shape { batch, heads, seq_q, v_dim, dtypes: [out, q, ..], .. } = for_call;
+            let dims = for_call.ordered([batch, heads, seq_q, v_dim]);
             if out == q {
                 return ops::attention(&t[0], &t[1], &t[2], &options(&for_call, t));
             }
             // A type that only `_into` gives.
-            let mut result = Tensor::zeros(t[0].device(), out, &[batch, heads, seq_q, v_dim])?;
+            let mut result = Tensor::zeros(t[0].device(), out, &dims)?;
             ops::attention_into(&mut result, &t[0], &t[1], &t[2], &options(&for_call, t))?;
             Ok(result)
         }),
         call_into: Box::new(move |out, t| ops::attention_into(out, &t[0], &t[1], &t[2], &options(&for_into, t))),
         expected: Box::new(move |device| {
-            let dims = [shape.batch, shape.heads, shape.seq_q, shape.v_dim];
-            let (values, bounds) = (&truth.0, &truth.1);
+            let dims = shape.ordered([shape.batch, shape.heads, shape.seq_q, shape.v_dim]);
+            let (values, bounds) = (&truth.values, &truth.bounds);
             let mut expected = Expected::stored(&dims, shape.dtypes[0], values.clone(), bounds.clone());
             // Where there is nothing to sum there are zeros.
             expected.bounds.iter_mut().zip(bounds).filter(|(_, own)| **own == 0.0).for_each(|(bound, _)| *bound = 0.0);
@@ -147,62 +237,116 @@ fn case_of(shape: Shape, inputs: Vec<Host>, n3: bool) -> Case {
     }
 }
 
-/// Visible by place alone.
-fn visible(shape: &Shape, row: usize, key: usize) -> bool {
-    match shape.causal {
-        Causal::None => true,
-        Causal::TopLeft => key <= row,
-        Causal::BottomRight => key + shape.seq_q <= row + shape.seq_k,
-    }
-}
-
-/// Masks over [batch, heads, seq_q, seq_k]: what is added to each score, -inf where masked.
+/// Over [batch, heads, seq_q, seq_k]: what is added to each score, -inf where masked.
 fn biases(shape: &Shape, inputs: &[Host]) -> Vec<f64> {
     let scores = [shape.batch, shape.heads, shape.seq_q, shape.seq_k];
     let count: usize = scores.iter().product();
     let mut all = vec![0.0; count];
-    let mut next = 3;
-    if shape.mask.is_some() {
-        let mask = broadcast(&inputs[next].f64s(), &inputs[next].dims, &scores);
+    if let Some(mask) = shape.input(0).map(|input| &inputs[input]) {
+        let mask = broadcast(&mask.f64s(), &mask.dims, &scores);
         all.iter_mut().zip(mask).for_each(|(b, shown)| *b = if shown == 0.0 { f64::NEG_INFINITY } else { *b });
-        next += 1;
     }
-    if shape.bias.is_some() {
-        let bias = broadcast(&inputs[next].f64s(), &inputs[next].dims, &scores);
+    if let Some(bias) = shape.input(1).map(|input| &inputs[input]) {
+        let bias = broadcast(&bias.f64s(), &bias.dims, &scores);
         all.iter_mut().zip(bias).for_each(|(b, add)| *b += add);
     }
     for (i, b) in all.iter_mut().enumerate() {
-        let (row, key) = (i / shape.seq_k % shape.seq_q, i % shape.seq_k);
-        if !visible(shape, row, key) {
+        let (batch, row, key) = (i / shape.seq_k / shape.seq_q / shape.heads, i / shape.seq_k % shape.seq_q, i % shape.seq_k);
+        if !shape.sees(batch, row, key) {
             *b = f64::NEG_INFINITY;
         }
     }
     all
 }
 
+/// A number for each head.
+fn per_head(shape: &Shape, inputs: &[Host], other: usize) -> Option<Vec<f64>> {
+    let values = inputs[shape.input(other)?].f64s();
+    Some((0..shape.heads).map(|head| values[if values.len() == 1 { 0 } else { head }]).collect())
+}
+
+/// Philox4x32-10 from its paper, in u64 arithmetic.
+fn philox(mut counter: [u64; 4], mut key: [u64; 2]) -> [u64; 4] {
+    for _ in 0..10 {
+        let (first, other) = (counter[0] * 0xD251_1F53, counter[2] * 0xCD9E_8D57);
+        let low = |x: u64| x & 0xffff_ffff;
+        counter = [(other >> 32) ^ counter[1] ^ key[0], low(other), (first >> 32) ^ counter[3] ^ key[1], low(first)];
+        key = [low(key[0] + 0x9E37_79B9), low(key[1] + 0xBB67_AE85)];
+    }
+    counter
+}
+
+/// What dropout multiplies the weight of a key by.
+fn kept(shape: &Shape, head: usize, row: usize, key: usize) -> f64 {
+    let Some(Dropout { probability, seed, offset }) = shape.dropout else { return 1.0 };
+    let words = philox([key as u64 / 4, row as u64, head as u64, offset.into()], [seed & 0xffff_ffff, seed >> 32]);
+    let uniform = (words[key % 4] >> 8) as f64 / f64::from(1 << 24);
+    if uniform < f64::from(probability) { 0.0 } else { 1.0 / (1.0 - f64::from(probability)) }
+}
+
 fn scale_of(shape: &Shape) -> f32 {
     shape.scale.unwrap_or(1.0 / (shape.head_dim as f32).sqrt())
 }
 
-/// The f64 reference, head by head: values and bounds.
-fn truth(shape: &Shape, inputs: &[Host]) -> (Vec<f64>, Vec<f64>) {
+/// An input as [batch, heads, seq, dim].
+fn heads_first(shape: &Shape, host: &Host) -> Vec<f64> {
+    let values = host.f64s();
+    if shape.axes == Axes::HeadsFirst {
+        return values;
+    }
+    let [batch, seq, heads, dim] = [0, 1, 2, 3].map(|axis| host.dims[axis]);
+    let mut all = Vec::with_capacity(values.len());
+    for (b, h, s) in (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..seq).map(move |s| (b, h, s)))) {
+        all.extend_from_slice(&values[((b * seq + s) * heads + h) * dim..][..dim]);
+    }
+    all
+}
+
+/// Back: rows of `len` for each [batch, heads, seq] in the order that is asked for.
+fn in_order(shape: &Shape, values: &[f64], len: usize) -> Vec<f64> {
+    if shape.axes == Axes::HeadsFirst {
+        return values.to_vec();
+    }
+    let (heads, seq) = (shape.heads, shape.seq_q);
+    let places = (0..shape.batch).flat_map(|b| (0..seq).flat_map(move |s| (0..heads).map(move |h| (b * heads + h) * seq + s)));
+    places.flat_map(|place| values[place * len..][..len].to_vec()).collect()
+}
+
+/// The f64 reference, head by head.
+fn truth(shape: &Shape, inputs: &[Host]) -> reference::Attended {
     let Shape { batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim, .. } = *shape;
-    let [q, k, v] = [0, 1, 2].map(|i| inputs[i].f64s());
-    let biases = biases(shape, inputs);
-    let (mut values, mut bounds) = (Vec::new(), Vec::new());
+    let [q, k, v] = [0, 1, 2].map(|i| heads_first(shape, &inputs[i]));
+    let (biases, slopes, sinks) = (biases(shape, inputs), per_head(shape, inputs, 2), per_head(shape, inputs, 3));
+    let mut all = reference::Attended::default();
     for head in 0..batch * heads {
         let kv = head / heads * kv_heads + head % heads / (heads / kv_heads);
-        let qkv = (
-            &q[head * seq_q * head_dim..][..seq_q * head_dim],
-            &k[kv * seq_k * head_dim..][..seq_k * head_dim],
-            &v[kv * seq_k * v_dim..][..seq_k * v_dim],
-        );
-        let bias = &biases[head * seq_q * seq_k..][..seq_q * seq_k];
-        let (head_values, head_bounds) = reference::attention(qkv, [seq_q, seq_k, head_dim, v_dim], f64::from(scale_of(shape)), bias);
-        values.extend(head_values);
-        bounds.extend(head_bounds);
+        let over = |of: &dyn Fn(usize, usize) -> f64| -> Vec<f64> { (0..seq_q * seq_k).map(|i| of(i / seq_k, i % seq_k)).collect() };
+        let slope = slopes.as_ref().map_or(0.0, |slopes| slopes[head % heads]);
+        let own = reference::attention(&reference::Head {
+            qkv: (
+                &q[head * seq_q * head_dim..][..seq_q * head_dim],
+                &k[kv * seq_k * head_dim..][..seq_k * head_dim],
+                &v[kv * seq_k * v_dim..][..seq_k * v_dim],
+            ),
+            sizes: [seq_q, seq_k, head_dim, v_dim],
+            scale: f64::from(scale_of(shape)),
+            softcap: shape.softcap.map(f64::from),
+            sink: sinks.as_ref().map(|sinks| sinks[head % heads]),
+            alibi: &over(&|row, key| -slope * (shape.place(head / heads, row) - key as i64).abs() as f64),
+            bias: &biases[head * seq_q * seq_k..][..seq_q * seq_k],
+            kept: &over(&|row, key| kept(shape, head, row, key)),
+        });
+        all.values.extend(own.values);
+        all.bounds.extend(own.bounds);
+        all.lse.extend(own.lse);
+        all.lse_bounds.extend(own.lse_bounds);
     }
-    (values, bounds)
+    reference::Attended {
+        values: in_order(shape, &all.values, v_dim),
+        bounds: in_order(shape, &all.bounds, v_dim),
+        lse: in_order(shape, &all.lse, 1),
+        lse_bounds: in_order(shape, &all.lse_bounds, 1),
+    }
 }
 
 /// Plain attention on a device: matmul, softmax with the masks as one bias, matmul, in f32.
@@ -220,7 +364,7 @@ fn plain(device: &Device, shape: &Shape, inputs: &[Host]) -> Result<Vec<f64>, St
         let bias: Vec<f32> = biases(shape, inputs).iter().map(|&b| b as f32).collect();
         let bias = Tensor::from_slice(device, &bias, &[batch, kv_heads, group, seq_q, seq_k])?;
         let scores = ops::matmul(&q, &k.transpose(-1, -2)?, &Default::default())?;
-        let options = ops::Softmax { scale: scale_of(shape), mask: Some(&bias) };
+        let options = ops::Softmax { scale: scale_of(shape), mask: Some(&bias), ..Default::default() };
         ops::matmul(&ops::softmax(&scores, -1, &options)?, &v, &Default::default())?.to_vec::<f32>()
     };
     Ok(run().map_err(|error| format!("plain attention: {error}"))?.into_iter().map(f64::from).collect())
@@ -264,7 +408,7 @@ fn layouts(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
             ops::cast(&all, dtype)?.narrow(2, gap..heads + gap)?.permute(&[0, 2, 1, 3])
         };
         let (q, k, v) = (made(4, 9, 0, 1)?, made(2, 11, 1, 2)?, made(2, 11, 3, 3)?);
-        let options = Attention { causal: Causal::BottomRight, ..Attention::default() };
+        let options = Attention { causal: true, ..Attention::default() };
         let dense = ops::attention(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?, &options)?;
         let mut out = Tensor::zeros(device, dtype, &[2, 9, 7, head_dim])?.narrow(2, 2..6)?.permute(&[0, 2, 1, 3])?;
         ops::attention_into(&mut out, &q, &k, &v, &options)?;
@@ -600,6 +744,7 @@ fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String
             scale: [None, Some(0.5), Some(-0.01)][random.below(3)],
             mask: bool_mask,
             bias,
+            ..Shape::default()
         };
         check(OP, &subject.name, device, &case(&mut random, shape), true)
     })

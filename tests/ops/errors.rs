@@ -349,16 +349,15 @@ mod gpu {
         let row = softmax::gpu::plan(&slow, None, &problem).map_err(|e| e.to_string())?;
         expect(row.dispatches.len() == 1 && row.milliseconds(&slow) > 250, "a row is not cut")?;
         let problem = attention::Problem {
-            dtypes: [DType::F32; 5],
-            batch_invariant: false,
-            out: dense(&[1, 8, 256, 64]),
-            q: dense(&[1, 8, 256, 64]),
-            k: dense(&[1, 2, 256, 64]),
-            v: dense(&[1, 2, 256, 64]),
-            mask: None,
-            bias: None,
-            causal_limit: 1,
+            window: [1 << 30, 0],
             scale: 1.0,
+            ..attention::Problem::new(
+                [DType::F32; 4],
+                dense(&[1, 8, 256, 64]),
+                dense(&[1, 8, 256, 64]),
+                dense(&[1, 2, 256, 64]),
+                dense(&[1, 2, 256, 64]),
+            )
         };
         // Groups of four heads at first, then queries.
         let plan = attention::gpu::plan(&slow, None, &problem).map_err(|e| e.to_string())?;
@@ -382,7 +381,7 @@ mod gpu {
             let row = ops::matmul(&normal(&[1, 90], 7)?, &normal(&[90, 3000], 8)?, &Default::default())?;
             let (q, k, v) = (normal(&[2, 4, 70, 32], 3)?, normal(&[2, 2, 80, 32], 4)?, normal(&[2, 2, 80, 32], 5)?);
             let bias = normal(&[70, 80], 6)?;
-            let options = ops::Attention { causal: ops::Causal::BottomRight, bias: Some(&bias), ..Default::default() };
+            let options = ops::Attention { causal: true, bias: Some(&bias), ..Default::default() };
             let attended = ops::attention(&q, &k, &v, &options)?;
             let odd = normal(&[70_001], 9)?;
             let halves = ops::cast(&odd, DType::F16)?;
@@ -439,18 +438,7 @@ mod gpu {
         let plans = |caps: &Caps, side: usize| {
             let (square, f32s) = (dense(&[side, side]), [DType::F32; 3]);
             let four = dense(&[1, 1, side, side]);
-            let of_attention = attention::Problem {
-                dtypes: [DType::F32; 5],
-                batch_invariant: false,
-                out: four,
-                q: four,
-                k: four,
-                v: four,
-                mask: None,
-                bias: None,
-                causal_limit: 1,
-                scale: 1.0,
-            };
+            let of_attention = attention::Problem::new([DType::F32; 4], four, four, four, four);
             let of_softmax = softmax::Problem { dtypes: f32s, log: false, axis: 1, scale: 1.0, out: square, x: square, mask: None };
             let function = binary::Function::Add;
             let of_binary = binary::Problem { function, in_place: false, dtypes: f32s, out: square, lhs: square, rhs: square };
@@ -594,18 +582,7 @@ mod gpu {
         few.storage_buffers = 4;
         few.backend = Backend::Gl;
         let q = dense(&[1, 1, 2, 2]);
-        let problem = attention::Problem {
-            dtypes: [DType::F32; 5],
-            batch_invariant: false,
-            out: q,
-            q,
-            k: q,
-            v: q,
-            mask: None,
-            bias: None,
-            causal_limit: 2,
-            scale: 1.0,
-        };
+        let problem = attention::Problem::new([DType::F32; 4], q, q, q, q);
         refused(attention::gpu::plan(&few, None, &problem), "storage buffers a kernel")
     }
 }

@@ -3,6 +3,8 @@
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(feature = "gpu")]
+mod select;
 
 use crate::error::{Error, Result};
 use crate::ops::{self, Op};
@@ -11,43 +13,98 @@ use crate::{DType, Layout, Tensor};
 const OP: &str = "attention";
 
 /// The largest `head_dim` and `v_dim`.
-pub const MAX_HEAD_DIM: usize = 256;
+pub const MAX_HEAD_DIM: usize = 512;
 
-/// Which keys a query may see by its place alone.
+/// The most queries or keys: places are counted in i32 on the GPU, and differences of them.
+const MAX_SEQ: usize = (1 << 28) - 1;
+
+/// Where the queries stand among the keys: query `i` at key `i + offset`. What causal masking, windows and ALiBi count from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Causal {
-    /// All of them.
-    #[default]
-    None,
-    /// Query `i` sees keys `0..=i`: the diagonal starts at the top left. For queries that start where the keys do.
+pub enum Align {
+    /// Query 0 at key 0, PyTorch's `is_causal`.
     TopLeft,
-    /// Query `i` sees keys `0..=i + seq_k - seq_q`: the diagonal ends at the bottom right. For queries that end where the keys do, as with
-    /// a cache. The same as `TopLeft` where `seq_q = seq_k`.
+    /// The last query at the last key of its batch (`kv_lens`), as with a cache: FlashAttention's. The same as `TopLeft` where `seq_q = seq_k`.
+    #[default]
     BottomRight,
+    /// Query 0 at this key: so many are in the past, if it is positive.
+    Offset(i64),
+}
+
+/// How many keys a query sees on either side of its place, besides the one there; `None` for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Window {
+    /// Keys before it.
+    pub left: Option<usize>,
+    /// Keys after it. Causal masking makes it 0.
+    pub right: Option<usize>,
+}
+
+/// Weights that are left out at random, the others multiplied by `1 / (1 - probability)`.
+///
+/// Which ones is a function of the batch, the head, the query, the key, `seed` and `offset`, the same on every device: uniform numbers of 24 bits by
+/// Philox4x32-10 (Salmon et al., SC 2011), key `seed`, counter (key / 4, query, batch · heads + head, `offset`).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Dropout {
+    /// From 0 up to but not including 1.
+    pub probability: f32,
+    /// Of a run.
+    pub seed: u64,
+    /// Of a layer and step: two calls with the same give the same.
+    pub offset: u32,
+}
+
+/// In which order the axes of `q`, `k`, `v` and the result come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Axes {
+    /// [batch, heads, seq, dim]
+    #[default]
+    HeadsFirst,
+    /// [batch, seq, heads, dim], as a projection gives them. The result is then dense in that order: `reshape` joins its heads.
+    SeqFirst,
 }
 
 /// Options of [`attention`]. All of them combine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attention<'a> {
-    /// Which keys a query may see by its place.
-    pub causal: Causal,
+    /// Whether keys after a query's place are masked.
+    pub causal: bool,
+    /// Where the queries stand among the keys.
+    pub align: Align,
+    /// Which keys around its place a query sees.
+    pub window: Window,
     /// Factor of `q · kᵀ`; `1 / √head_dim` by default.
     pub scale: Option<f32>,
-    /// bool; broadcasts to [batch, heads, seq_q, seq_k]. `false` masks the key for the query.
+    /// Scaled scores become `softcap · tanh(score / softcap)`, before masks and biases (Gemma 2).
+    pub softcap: Option<f32>,
+    /// bool; broadcasts to [batch, heads, seq_q, seq_k]. `false` masks the key for the query. With fewer keys than `k` (but more than one, which is
+    /// repeated) it hides the others, as in ONNX.
     pub mask: Option<&'a Tensor>,
     /// f32 or `q`'s type; broadcasts to [batch, heads, seq_q, seq_k]. Added to the scaled scores; -inf masks the key for the query.
+    /// May be short as `mask` may.
     pub bias: Option<&'a Tensor>,
+    /// A float for each head, [heads] or [1]: `slope · |place - key|` is taken from the scores (ALiBi; Press et al., ICLR 2022).
+    pub alibi: Option<&'a Tensor>,
+    /// A float for each head, [heads] or [1]: a logit that takes part in the softmax and has no value (attention sinks as gpt-oss has them).
+    pub sinks: Option<&'a Tensor>,
+    /// u32, [batch] or [1]: keys from there on are masked for the batch, and not read where whole blocks of them are. More than `seq_k` is `seq_k`.
+    pub kv_lens: Option<&'a Tensor>,
+    /// Weights left out at random.
+    pub dropout: Option<Dropout>,
+    /// The order of the axes.
+    pub axes: Axes,
 }
 
-/// A checked call. `mask` and `bias` are broadcast to [batch, heads, seq_q, seq_k].
+/// A checked call, all of it [batch, heads, seq, dim]. `mask` and `bias` are broadcast to [batch, heads, seq_q, seq_k].
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The element types of `out`, `q`, `k`, `v` and the bias; f32 for one that is not there.
-    pub dtypes: [DType; 5],
+    /// The element types of `out`, `q`, `k`, `v`, the bias, the slopes and the sinks; f32 for one that is not there.
+    pub dtypes: [DType; 7],
     /// Whether a query's result must not depend on the others ([`Device::batch_invariant`](crate::Device::batch_invariant)).
     pub batch_invariant: bool,
     /// [batch, heads, seq_q, v_dim]
     pub out: Layout,
+    /// [batch, heads, seq_q]: where the logarithms of the sums go.
+    pub lse: Option<Layout>,
     /// [batch, heads, seq_q, head_dim]
     pub q: Layout,
     /// [batch, kv_heads, seq_k, head_dim]
@@ -58,13 +115,64 @@ pub struct Problem {
     pub mask: Option<Layout>,
     /// Where the additive mask lies.
     pub bias: Option<Layout>,
-    /// Query `i` sees keys below `i + causal_limit`, and none at or past `seq_k`.
-    pub causal_limit: i64,
+    /// [batch, heads]: where the slopes lie.
+    pub alibi: Option<Layout>,
+    /// [batch, heads]: where the sinks lie.
+    pub sinks: Option<Layout>,
+    /// [batch]: where the numbers of keys lie.
+    pub kv_lens: Option<Layout>,
+    /// Keys that there are, also those that a short mask hides, which `k` and `v` have no more.
+    pub full_k: usize,
+    /// The place of query 0 among the keys; relative to the batch's number of keys if `from_end`.
+    pub place: i64,
+    /// See `place`.
+    pub from_end: bool,
+    /// Keys that a query sees before its place, and after it.
+    pub window: [i64; 2],
     /// Factor of the scores.
     pub scale: f32,
+    /// See [`Attention::softcap`].
+    pub softcap: Option<f32>,
+    /// See [`Attention::dropout`].
+    pub dropout: Option<Dropout>,
+    /// The batch, head and query of the whole call with which this part of it begins, and all its heads. For random numbers.
+    pub origin: [usize; 4],
 }
 
+/// A window that leaves out nothing.
+const ALL: i64 = 1 << 30;
+
 impl Problem {
+    /// A call without options, a scale of `1 / √head_dim`. The types are those of `out`, `q`, `k` and `v`.
+    pub fn new([out_dtype, q_dtype, k_dtype, v_dtype]: [DType; 4], out: Layout, q: Layout, k: Layout, v: Layout) -> Self {
+        let dim = |layout: &Layout, axis| layout.dims().get(axis).copied().unwrap_or(1);
+        Problem {
+            dtypes: [out_dtype, q_dtype, k_dtype, v_dtype, DType::F32, DType::F32, DType::F32],
+            batch_invariant: false,
+            out,
+            lse: None,
+            q,
+            k,
+            v,
+            mask: None,
+            bias: None,
+            alibi: None,
+            sinks: None,
+            kv_lens: None,
+            full_k: dim(&k, 2),
+            place: dim(&k, 2) as i64 - dim(&q, 2) as i64,
+            from_end: false,
+            window: [ALL, ALL],
+            scale: 1.0 / (dim(&q, 3) as f32).sqrt(),
+            softcap: None,
+            dropout: None,
+            origin: [0, 0, 0, dim(&q, 1)],
+        }
+    }
+
+    fn batch(&self) -> usize {
+        self.q.dims()[0]
+    }
     fn heads(&self) -> usize {
         self.q.dims()[1]
     }
@@ -83,6 +191,29 @@ impl Problem {
     fn v_dim(&self) -> usize {
         self.v.dims()[3]
     }
+
+    /// The place of a query among the keys of a batch that has `len`.
+    fn place_of(&self, query: usize, len: usize) -> i64 {
+        self.place + query as i64 + if self.from_end { len as i64 } else { 0 }
+    }
+
+    /// The keys, from and to below, that a query sees by its place, of a batch that has `len`.
+    fn keys_of(&self, query: usize, len: usize) -> [usize; 2] {
+        let place = self.place_of(query, len);
+        let key = |place: i64| place.clamp(0, len.min(self.seq_k()) as i64) as usize;
+        [key(place - self.window[0]), key(place + self.window[1] + 1)]
+    }
+
+    /// What is beside q, k and v, in order: mask, bias, alibi, sinks, kv_lens.
+    fn others(&self) -> [Option<&Layout>; 5] {
+        [self.mask.as_ref(), self.bias.as_ref(), self.alibi.as_ref(), self.sinks.as_ref(), self.kv_lens.as_ref()]
+    }
+
+    /// The place of one of `others` among the inputs.
+    fn input(&self, other: usize) -> Option<usize> {
+        self.others()[other]?;
+        Some(3 + self.others()[..other].iter().flatten().count())
+    }
 }
 
 /// `out = softmax(scale · q · kᵀ + bias, masked) · v` for each batch and head, in f32.
@@ -97,11 +228,13 @@ impl Problem {
 /// Types: `q`, `k` and `v` are all f32, all f16 or all bf16, or `q` is f32 and `k` and `v` have 16 bits, as a cache may; all is computed in f32.
 /// The result has `q`'s type, and [`attention_into`] writes any of the three, rounded once.
 ///
-/// `kv_heads` divides `heads`: query head h uses key head `h / (heads / kv_heads)`, so 1 is multi-query and fewer than `heads` grouped-query
-/// attention. `head_dim` and `v_dim` are 1 to 256 and may differ. Operands may be views of any strides: [batch, seq, heads, dim] memory
-/// is a `permute` away. The score matrix is never in memory.
+/// [batch, seq, heads, dim] is [`Axes::SeqFirst`]; a packed projection is three views (`narrow`), and copied nowhere.
 ///
-/// A key is masked for a query by `causal`, by a `false` in `mask`, by a -inf in `bias`, and by nothing else; a bias that is finite, however
+/// `kv_heads` divides `heads`: query head h uses key head `h / (heads / kv_heads)`, so 1 is multi-query and fewer than `heads` grouped-query
+/// attention. `head_dim` and `v_dim` are 1 to 512 (fastest up to 128) and may differ. Operands may be views of any strides. The score matrix is never in
+/// memory: what a call takes beside its operands does not grow with `seq_q · seq_k`.
+///
+/// A key is masked for a query by `causal`, `window` or `kv_lens`, by a `false` in `mask`, by a -inf in `bias`, and by nothing else; a bias that is finite, however
 /// low, masks nothing. A query with every key masked (or with no keys) gives zeros. NaN in an operand gives unspecified values, in the
 /// rows that it reaches. A masked key has weight 0, not absence: its row of `v` must be finite, for 0 · inf is NaN.
 ///
@@ -115,18 +248,18 @@ impl Problem {
 /// let q = Tensor::rand_normal(&device, &[1, 8, 5, 64], 0.0, 1.0, 1)?;
 /// let k = Tensor::rand_normal(&device, &[1, 2, 7, 64], 0.0, 1.0, 2)?; // 2 key heads for 8 query heads
 /// let v = Tensor::rand_normal(&device, &[1, 2, 7, 32], 0.0, 1.0, 3)?;
-/// let options = ops::Attention { causal: ops::Causal::BottomRight, ..Default::default() };
+/// let options = ops::Attention { causal: true, ..Default::default() };
 /// assert_eq!(ops::attention(&q, &k, &v, &options)?.shape(), [1, 8, 5, 32]);
 /// # Ok::<(), gristmill::Error>(())
 /// ```
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit as above or a mask does not broadcast, [`Error::DType`] unless the types are as above,
-/// `bias` f32 or of `q`'s type and `mask` bool, [`Error::Argument`] if the scale is not finite, [`Error::Device`], [`Error::TooLarge`].
+/// `bias` f32 or of `q`'s type, `mask` bool and `kv_lens` u32, [`Error::Argument`] if a number is out of its range, [`Error::Device`], [`Error::TooLarge`].
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<Tensor> {
-    let dims = check(q, k, v, options)?;
-    let mut out = ops::fresh(OP, q.device(), q.dtype(), &dims)?;
-    attention_into(&mut out, q, k, v, options)?;
+    let call = Call::new(q, k, v, options)?;
+    let mut out = call.fresh(q.dtype())?;
+    call.run(&mut out, None)?;
     Ok(out)
 }
 
@@ -135,53 +268,181 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Res
 /// # Errors
 /// As `attention`, and [`Error::Overlap`].
 pub fn attention_into(out: &mut Tensor, q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<()> {
-    let dims = check(q, k, v, options)?;
-    let inputs = named(q, k, v, options);
-    ops::check_out_like(OP, out, &dims, q.dtype(), &inputs)?;
-    let [batch, heads, seq_q, _] = [dims[0], dims[1], dims[2], dims[3]];
-    let seq_k = k.shape()[2];
-    let scores = [batch, heads, seq_q, seq_k];
-    let over_scores = |name, tensor: Option<&Tensor>| tensor.map(|t| ops::broadcast(OP, (name, t), &scores)).transpose();
-    let problem = Problem {
-        dtypes: [out.dtype(), q.dtype(), k.dtype(), v.dtype(), options.bias.map_or(DType::F32, Tensor::dtype)],
-        batch_invariant: q.device().is_batch_invariant(),
-        out: *out.layout(),
-        q: *q.layout(),
-        k: *k.layout(),
-        v: *v.layout(),
-        mask: over_scores("mask", options.mask)?,
-        bias: over_scores("bias", options.bias)?,
-        causal_limit: match options.causal {
-            Causal::None => seq_k as i64,
-            Causal::TopLeft => 1,
-            Causal::BottomRight => 1 + seq_k as i64 - seq_q as i64,
-        },
-        scale: options.scale.unwrap_or(1.0 / (q.shape()[3] as f32).sqrt()),
-    };
-    if out.is_empty() {
-        return Ok(());
+    Call::new(q, k, v, options)?.run(out, None)
+}
+
+/// [`attention`], and for each query the logarithm of its softmax' sum: `lse = ln Σ exp(logit)` over the keys that it sees and the sink, f32 of shape
+/// [batch, heads, seq_q] ([batch, seq_q, heads] of [`Axes::SeqFirst`]). -inf where there is none. With it parts over other keys can be joined
+/// ([`merge_attention`](crate::ops::merge_attention())), and gradients computed.
+///
+/// Numerics: the absolute error is at most that of the largest logit and `2^-23 · (8 + |lse| + seq_k)`.
+///
+/// # Errors
+/// As `attention`.
+pub fn attention_with_lse(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<(Tensor, Tensor)> {
+    let call = Call::new(q, k, v, options)?;
+    let mut out = call.fresh(q.dtype())?;
+    let mut lse = ops::fresh(OP, q.device(), DType::F32, &call.dims[..3])?;
+    call.run(&mut out, Some(&mut lse))?;
+    Ok((out, lse))
+}
+
+/// [`attention_with_lse`] into tensors or views of the results' shapes: `out` of any float type, `lse` f32.
+///
+/// # Errors
+/// As `attention`, and [`Error::Overlap`].
+pub fn attention_with_lse_into(out: &mut Tensor, lse: &mut Tensor, q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<()> {
+    Call::new(q, k, v, options)?.run(out, Some(lse))
+}
+
+/// A checked call that has no place for its results yet.
+struct Call<'a> {
+    inputs: Vec<ops::Named<'a>>,
+    /// Of the result, in the caller's order of axes.
+    dims: Vec<usize>,
+    axes: Axes,
+    /// Without `out` and `lse`.
+    problem: Problem,
+}
+
+/// A layout as [batch, heads, seq, …].
+fn heads_first(layout: &Layout, axes: Axes) -> Result<Layout> {
+    match axes {
+        Axes::HeadsFirst => Ok(*layout),
+        Axes::SeqFirst => layout.transpose(1, 2).ok_or_else(|| Error::Argument {
+            op: OP,
+            argument: "axes",
+            problem: "is for [batch, seq, heads, dim]".into(),
+            help: "give 4 axes",
+        }),
     }
-    let tensors: Vec<&Tensor> = inputs.iter().map(|(_, t)| *t).collect();
-    ops::run(&problem, out, &tensors)
 }
 
-fn named<'a>(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor, options: &Attention<'a>) -> Vec<ops::Named<'a>> {
-    let mut all = vec![("q", q), ("k", k), ("v", v)];
-    all.extend(options.mask.map(|mask| ("mask", mask)));
-    all.extend(options.bias.map(|bias| ("bias", bias)));
-    all
+impl<'a> Call<'a> {
+    fn new(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor, options: &Attention<'a>) -> Result<Self> {
+        let qkv = [("q", q), ("k", k), ("v", v)];
+        let mut inputs = qkv.to_vec();
+        let others = [
+            ("mask", options.mask),
+            ("bias", options.bias),
+            ("alibi", options.alibi),
+            ("sinks", options.sinks),
+            ("kv_lens", options.kv_lens),
+        ];
+        inputs.extend(others.iter().filter_map(|&(name, tensor)| Some((name, tensor?))));
+        ops::check_devices(OP, &inputs)?;
+        check_types(&qkv, options)?;
+        let misfit = |problem: String, help| Err(ops::misfit(OP, &qkv, problem, help));
+        if let Some((name, _)) = qkv.iter().find(|(_, t)| t.rank() != 4) {
+            return misfit(format!("`{name}` must have 4 axes"), "give [batch, heads, seq, dim]; `unsqueeze` what is missing");
+        }
+        let [ql, kl, vl] = [q, k, v].map(|t| heads_first(t.layout(), options.axes));
+        let (ql, kl, vl) = (ql?, kl?, vl?);
+        let (qs, ks, vs) = (ql.dims(), kl.dims(), vl.dims());
+        if qs[0] != ks[0] || ks[0] != vs[0] {
+            return misfit("the batch sizes differ".into(), "give one batch size, with `broadcast_to` where it repeats");
+        }
+        if ks[1] != vs[1] || ks[2] != vs[2] {
+            return misfit("k and v differ in kv_heads or seq_k".into(), "give v the heads and the length of k");
+        }
+        if qs[3] != ks[3] {
+            return misfit(format!("head_dim differs (q has {}, k {})", qs[3], ks[3]), "project q and k to one head_dim");
+        }
+        if qs[1] != 0 && (ks[1] == 0 || qs[1] % ks[1] != 0) {
+            return misfit("kv_heads does not divide heads".into(), "give a multiple of k's heads in q");
+        }
+        for (name, dim) in [("head_dim", qs[3]), ("v_dim", vs[3])] {
+            if dim == 0 || dim > MAX_HEAD_DIM {
+                return misfit(format!("{name} is {dim}, not 1 to {MAX_HEAD_DIM}"), "split the heads, or compose matmul and softmax");
+            }
+        }
+        if let Some(seq) = [qs[2], ks[2]].into_iter().find(|&seq| seq > MAX_SEQ) {
+            return Err(Error::TooLarge {
+                op: OP,
+                what: "the sequence".into(),
+                requested: seq as u128,
+                limit: MAX_SEQ as u128,
+                limit_name: "queries or keys",
+            });
+        }
+        check_numbers(options)?;
+        let over = |name, tensor: Option<&Tensor>, dims: &[usize]| tensor.map(|t| ops::broadcast(OP, (name, t), dims)).transpose();
+        let (batch, heads, seq_q, full_k) = (qs[0], qs[1], qs[2], ks[2]);
+        // A mask that is shorter than the keys hides the others.
+        let ends = [options.mask, options.bias].into_iter().flatten().filter_map(|mask| mask.shape().last().copied());
+        let seq_k = ends.filter(|&end| end != 1).fold(full_k, usize::min);
+        let scores = [batch, heads, seq_q, seq_k];
+        let masks = |name, mask: Option<&Tensor>| match mask {
+            // Of what another hides nothing is read.
+            Some(long) if long.shape().last().is_some_and(|&end| end > seq_k && end <= full_k && end != 1) => {
+                let layout = long.layout().narrow(long.rank() - 1, 0, seq_k).and_then(|layout| layout.broadcast_to(&scores));
+                layout.map_or_else(|| over(name, mask, &[batch, heads, seq_q, full_k]), |layout| Ok(Some(layout)))
+            }
+            mask => over(name, mask, &scores),
+        };
+        let narrowed = |layout: &Layout| layout.narrow(2, 0, seq_k).unwrap_or(*layout);
+        let (place, from_end) = match options.align {
+            Align::TopLeft => (0, false),
+            Align::BottomRight if options.kv_lens.is_some() => (-(seq_q as i64), true),
+            Align::BottomRight => (full_k as i64 - seq_q as i64, false),
+            Align::Offset(offset) => (offset, false),
+        };
+        let side = |side: Option<usize>| side.and_then(|n| i64::try_from(n).ok()).filter(|&n| n < ALL).unwrap_or(ALL);
+        let default = Problem::new([q.dtype(), q.dtype(), k.dtype(), v.dtype()], ql, ql, narrowed(&kl), narrowed(&vl));
+        let dtype_of = |tensor: Option<&Tensor>| tensor.map_or(DType::F32, Tensor::dtype);
+        let problem = Problem {
+            dtypes: [q.dtype(), q.dtype(), k.dtype(), v.dtype(), dtype_of(options.bias), dtype_of(options.alibi), dtype_of(options.sinks)],
+            batch_invariant: q.device().is_batch_invariant(),
+            mask: masks("mask", options.mask)?,
+            bias: masks("bias", options.bias)?,
+            alibi: over("alibi", options.alibi, &[batch, heads])?,
+            sinks: over("sinks", options.sinks, &[batch, heads])?,
+            kv_lens: over("kv_lens", options.kv_lens, &[batch])?,
+            full_k,
+            place,
+            from_end,
+            window: [side(options.window.left), if options.causal { 0 } else { side(options.window.right) }],
+            scale: options.scale.unwrap_or(default.scale),
+            softcap: options.softcap,
+            dropout: options.dropout.filter(|dropout| dropout.probability > 0.0),
+            ..default
+        };
+        let dims = match options.axes {
+            Axes::HeadsFirst => vec![batch, heads, seq_q, vs[3]],
+            Axes::SeqFirst => vec![batch, seq_q, heads, vs[3]],
+        };
+        Ok(Call { inputs, dims, axes: options.axes, problem })
+    }
+
+    fn fresh(&self, dtype: DType) -> Result<Tensor> {
+        ops::fresh(OP, self.inputs[0].1.device(), dtype, &self.dims)
+    }
+
+    fn run(mut self, out: &mut Tensor, lse: Option<&mut Tensor>) -> Result<()> {
+        ops::check_out_like(OP, out, &self.dims, self.problem.dtypes[1], &self.inputs)?;
+        self.problem.out = heads_first(out.layout(), self.axes)?;
+        self.problem.dtypes[0] = out.dtype();
+        if let Some(lse) = &lse {
+            let mut others = self.inputs.clone();
+            others.push(("out", out));
+            ops::check_out(OP, lse, &self.dims[..3], DType::F32, &others)?;
+            self.problem.lse = Some(heads_first(lse.layout(), self.axes)?);
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let tensors: Vec<&Tensor> = self.inputs.iter().map(|(_, t)| *t).collect();
+        ops::run_both(&self.problem, out, lse.as_deref(), &tensors)
+    }
 }
 
-/// The result's shape of a valid call.
-fn check(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<Vec<usize>> {
-    let qkv = [("q", q), ("k", k), ("v", v)];
-    let misfit = |problem: String, help| Err(ops::misfit(OP, &qkv, problem, help));
-    ops::check_devices(OP, &named(q, k, v, options))?;
+fn check_types(qkv: &[ops::Named], options: &Attention) -> Result<()> {
     let supported = "one float type for q, k and v, or f32 for q and one of 16 bits for k and v";
-    ops::promote_floats(OP, &[("q", q), ("k", k)])?;
-    ops::check_dtype(OP, &[("v", v)], k.dtype(), supported)?;
-    if q.dtype() != DType::F32 {
-        ops::check_dtype(OP, &qkv, q.dtype(), supported)?;
+    ops::promote_floats(OP, &qkv[..2])?;
+    let (q, k) = (qkv[0].1.dtype(), qkv[1].1.dtype());
+    ops::check_dtype(OP, &qkv[2..], k, supported)?;
+    if q != DType::F32 {
+        ops::check_dtype(OP, qkv, q, supported)?;
     }
     if let Some(mask) = options.mask {
         ops::check_dtype(OP, &[("mask", mask)], DType::Bool, "bool for mask (additive masks go into bias)")?;
@@ -189,49 +450,38 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attention) -> Result<Vec<
     if let Some(bias) = options.bias
         && bias.dtype() != DType::F32
     {
-        ops::check_dtype(OP, &[("bias", bias)], q.dtype(), "f32 or q's type for bias (boolean masks go into mask)")?;
+        ops::check_dtype(OP, &[("bias", bias)], q, "f32 or q's type for bias (boolean masks go into mask)")?;
     }
-    if let Some((name, _)) = qkv.iter().find(|(_, t)| t.rank() != 4) {
-        return misfit(format!("`{name}` must have 4 axes"), "give [batch, heads, seq, dim]; `unsqueeze` what is missing");
-    }
-    let (qs, ks, vs) = (q.shape(), k.shape(), v.shape());
-    if qs[0] != ks[0] || ks[0] != vs[0] {
-        return misfit("the batch sizes differ".into(), "give one batch size, with `broadcast_to` where it repeats");
-    }
-    if ks[1] != vs[1] || ks[2] != vs[2] {
-        return misfit("k and v differ in kv_heads or seq_k".into(), "give v the heads and the length of k");
-    }
-    if qs[3] != ks[3] {
-        return misfit(format!("head_dim differs (q has {}, k {})", qs[3], ks[3]), "project q and k to one head_dim");
-    }
-    if qs[1] != 0 && (ks[1] == 0 || qs[1] % ks[1] != 0) {
-        return misfit("kv_heads does not divide heads".into(), "give a multiple of k's heads in q");
-    }
-    for (name, dim) in [("head_dim", qs[3]), ("v_dim", vs[3])] {
-        if dim == 0 || dim > MAX_HEAD_DIM {
-            return misfit(format!("{name} is {dim}, not 1 to {MAX_HEAD_DIM}"), "split the heads, or compose matmul and softmax");
+    for (name, tensor) in [("alibi", options.alibi), ("sinks", options.sinks)] {
+        if let Some(tensor) = tensor.filter(|t| !t.dtype().is_float()) {
+            return Err(Error::DType { op: OP, operands: vec![tensor.operand(name)], supported: "a float for each head" });
         }
     }
+    match options.kv_lens {
+        Some(lens) => ops::check_dtype(OP, &[("kv_lens", lens)], DType::U32, "u32 for kv_lens; `cast` others"),
+        None => Ok(()),
+    }
+}
+
+fn check_numbers(options: &Attention) -> Result<()> {
+    let refused = |argument, problem, help| Err(Error::Argument { op: OP, argument, problem, help });
     if let Some(scale) = options.scale {
         ops::check_scale(OP, scale)?;
     }
-    // Places of queries and keys are counted in i32 on the GPU.
-    if let Some(seq) = [qs[2], ks[2]].into_iter().find(|&seq| seq >= 1 << 30) {
-        return Err(Error::TooLarge {
-            op: OP,
-            what: "the sequence".into(),
-            requested: seq as u128,
-            limit: (1 << 30) - 1,
-            limit_name: "queries or keys",
-        });
+    if let Some(softcap) = options.softcap.filter(|softcap| !(softcap.is_finite() && *softcap > 0.0)) {
+        return refused("softcap", format!("is {softcap}"), "give a positive number, or None for no cap");
     }
-    let scores = [qs[0], qs[1], qs[2], ks[2]];
-    for (name, tensor) in [("mask", options.mask), ("bias", options.bias)] {
-        if let Some(tensor) = tensor {
-            ops::broadcast(OP, (name, tensor), &scores)?;
-        }
+    if let Align::Offset(offset) = options.align
+        && offset.unsigned_abs() > MAX_SEQ as u64
+    {
+        return refused("align", format!("has an offset of {offset}"), "give one of less than 2^28 to either side");
     }
-    Ok(vec![qs[0], qs[1], qs[2], vs[3]])
+    if let Some(Dropout { probability, .. }) = options.dropout
+        && !(0.0..1.0).contains(&probability)
+    {
+        return refused("dropout", format!("has a probability of {probability}"), "give one from 0 up to but not including 1");
+    }
+    Ok(())
 }
 
 impl Op for Problem {
@@ -240,9 +490,11 @@ impl Op for Problem {
     }
 
     fn cpu(&self, out: &mut [u8], inputs: &[&[u8]]) {
-        let mask = self.mask.as_ref().map(|_| inputs[3]);
-        let bias = self.bias.as_ref().map(|_| inputs[3 + usize::from(mask.is_some())]);
-        cpu::attention(self, out, [inputs[0], inputs[1], inputs[2]], mask, bias);
+        cpu::attention(self, out, None, inputs);
+    }
+
+    fn cpu_both(&self, out: &mut [u8], lse: &mut [u8], inputs: &[&[u8]]) {
+        cpu::attention(self, out, Some(lse), inputs);
     }
 
     #[cfg(feature = "gpu")]
@@ -263,23 +515,39 @@ impl Op for Problem {
 
     #[cfg(feature = "gpu")]
     fn part(&self, axis: usize, start: usize, len: usize) -> Option<Self> {
-        let cut = |layout: &Layout, axis, start, len| layout.narrow(axis, start, len);
-        let masks = |mask: Option<Layout>| match mask {
-            Some(mask) => cut(&mask, axis, start, len).map(Some),
+        // What has that axis; the rest stays.
+        let cut = |layout: &Layout| if axis < layout.rank() { layout.narrow(axis, start, len) } else { Some(*layout) };
+        let maybe = |layout: Option<Layout>| match layout {
+            Some(layout) => cut(&layout).map(Some),
             None => Some(None),
         };
         let group = self.grain(1);
-        let (k, v, causal_limit) = match axis {
-            0 => (cut(&self.k, 0, start, len)?, cut(&self.v, 0, start, len)?, self.causal_limit),
+        let (k, v) = match axis {
+            0 => (cut(&self.k)?, cut(&self.v)?),
             // Whole groups of heads.
             1 if start.is_multiple_of(group) && len.is_multiple_of(group) => {
-                let (start, len) = (start / group, len / group);
-                (cut(&self.k, 1, start, len)?, cut(&self.v, 1, start, len)?, self.causal_limit)
+                let keys = |layout: &Layout| layout.narrow(1, start / group, len / group);
+                (keys(&self.k)?, keys(&self.v)?)
             }
-            2 => (self.k, self.v, self.causal_limit.saturating_add(i64::try_from(start).ok()?)),
+            2 => (self.k, self.v),
             _ => return None,
         };
-        let (out, q) = (cut(&self.out, axis, start, len)?, cut(&self.q, axis, start, len)?);
-        Some(Problem { out, q, k, v, mask: masks(self.mask)?, bias: masks(self.bias)?, causal_limit, ..self.clone() })
+        let mut origin = self.origin;
+        origin[axis] += start;
+        Some(Problem {
+            out: cut(&self.out)?,
+            lse: maybe(self.lse)?,
+            q: cut(&self.q)?,
+            k,
+            v,
+            mask: maybe(self.mask)?,
+            bias: maybe(self.bias)?,
+            alibi: maybe(self.alibi)?,
+            sinks: maybe(self.sinks)?,
+            kv_lens: maybe(self.kv_lens)?,
+            place: self.place + if axis == 2 { i64::try_from(start).ok()? } else { 0 },
+            origin,
+            ..self.clone()
+        })
     }
 }

@@ -45,51 +45,82 @@ pub fn softmax(logits: &[f64]) -> Softmax {
     }
 }
 
-/// One head of attention: q [seq_q, head_dim], k [seq_k, head_dim], v [seq_k, v_dim]; `bias` [seq_q, seq_k] is -inf where masked.
-///
+/// One head of attention: q [seq_q, head_dim], k [seq_k, head_dim], v [seq_k, v_dim]; the others are over [seq_q, seq_k].
+pub struct Head<'a> {
+    pub qkv: (&'a [f64], &'a [f64], &'a [f64]),
+    /// seq_q, seq_k, head_dim, v_dim
+    pub sizes: [usize; 4],
+    pub scale: f64,
+    pub softcap: Option<f64>,
+    pub sink: Option<f64>,
+    /// What is added to the scores by place.
+    pub alibi: &'a [f64],
+    /// What is added beside that, -inf where masked.
+    pub bias: &'a [f64],
+    /// Factors of the weights.
+    pub kept: &'a [f64],
+}
+
+/// The results of a head, and how far from them an element may be.
+#[derive(Default)]
+pub struct Attended {
+    pub values: Vec<f64>,
+    pub bounds: Vec<f64>,
+    /// The logarithms of the sums, and their bounds.
+    pub lse: Vec<f64>,
+    pub lse_bounds: Vec<f64>,
+}
+
 /// Gives the values and the first-order bound of plain attention in f32, element by element. With e the largest error of a row's logits
-/// (N2's for the product, a rounding each for scale and bias), a probability is off by a relative 2e and by softmax's own bound; the second
-/// product adds N2's.
-pub fn attention(
-    (q, k, v): (&[f64], &[f64], &[f64]),
-    [seq_q, seq_k, head_dim, v_dim]: [usize; 4],
-    scale: f64,
-    bias: &[f64],
-) -> (Vec<f64>, Vec<f64>) {
+/// (N2's for the product, a rounding each for scale and bias, two for ALiBi, and four units of a softcap), a probability is off by a relative 2e and
+/// by softmax's own bound; the second product adds N2's.
+pub fn attention(head: &Head) -> Attended {
+    let [seq_q, seq_k, head_dim, v_dim] = head.sizes;
+    let (q, k, v) = head.qkv;
     let limit = f64::from(f32::MAX);
-    let mut out = vec![0.0; seq_q * v_dim];
-    let mut bounds = vec![0.0; seq_q * v_dim];
+    let mut all = Attended { values: vec![0.0; seq_q * v_dim], bounds: vec![0.0; seq_q * v_dim], ..Attended::default() };
     for row in 0..seq_q {
         let mut logits = vec![f64::NEG_INFINITY; seq_k];
         let mut logit_error = 0.0f64;
         for key in 0..seq_k {
             let products = (0..head_dim).map(|d| q[row * head_dim + d] * k[key * head_dim + d]);
             let (product, magnitude) = products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
-            let add = bias[row * seq_k + key];
+            let (add, alibi) = (head.bias[row * seq_k + key], head.alibi[row * seq_k + key]);
             if add != f64::NEG_INFINITY {
-                logits[key] = (product * scale + add).clamp(-limit, limit);
+                let scaled = product * head.scale;
+                let capped = head.softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
+                logits[key] = (capped + alibi + add).clamp(-limit, limit);
                 // Of zeros alone nothing is rounded, however large the bias is.
-                if magnitude > 0.0 {
-                    let error = U * (n2(head_dim) * scale.abs() * magnitude + (product * scale).abs() + logits[key].abs());
+                if magnitude > 0.0 || alibi != 0.0 {
+                    let rounded = scaled.abs() + 2.0 * alibi.abs() + logits[key].abs() + 4.0 * head.softcap.unwrap_or(0.0);
+                    let error = U * (n2(head_dim) * head.scale.abs() * magnitude + rounded);
                     logit_error = logit_error.max(error.min(limit));
                 }
             }
         }
+        // A sink is one more logit, which has no value.
+        logits.extend(head.sink);
         let truth = softmax(&logits);
         // Below exp(-104) everything is 0 in f32.
         let exps = |t: f64| 3.0 + 2.0 * t.min(104.0);
         let steepest = truth.distances.iter().map(|&t| exps(t)).fold(0.0, f64::max);
-        for (key, p) in truth.probabilities.iter().enumerate() {
+        for (key, p) in truth.probabilities.iter().take(seq_k).enumerate() {
             let softmax_error = U * (exps(truth.distances[key]) + steepest + seq_k as f64 + 2.5);
             let relative = 2.0 * logit_error + softmax_error + U * n2(seq_k);
             for column in 0..v_dim {
-                let term = p * v[key * v_dim + column];
-                out[row * v_dim + column] += term;
-                bounds[row * v_dim + column] += term.abs() * relative;
+                let term = p * head.kept[row * seq_k + key] * v[key * v_dim + column];
+                all.values[row * v_dim + column] += term;
+                all.bounds[row * v_dim + column] += term.abs() * relative;
             }
         }
+        // Any logit less its logarithm of a probability.
+        let seen = logits.iter().zip(&truth.logarithms).find(|(l, _)| **l != f64::NEG_INFINITY);
+        let lse = seen.map_or(f64::NEG_INFINITY, |(l, log)| (l - log).clamp(-limit, limit));
+        all.lse.push(lse);
+        let size = logits.iter().filter(|l| l.is_finite()).fold(0.0f64, |size, l| size.max(l.abs()));
+        all.lse_bounds.push(if lse.is_finite() { logit_error + U * (8.0 + size + lse.abs() + seq_k as f64) } else { 0.0 });
     }
-    (out, bounds)
+    all
 }
 
 /// `1 - erf(x)` to a relative 1e-12 or so: the series of positive terms below 2 (Abramowitz and Stegun 7.1.6), the continued fraction from
