@@ -90,8 +90,10 @@ use crate::{DType, Device, Layout, Tensor};
 pub fn kernels() -> &'static [&'static Kernel] {
     static KERNELS: &[&Kernel] = &[
         &attention::gpu::ATTENTION,
+        &attention::gpu::ATTENTION_DECODE,
         &attention::gpu::ATTENTION_DIRECT,
         &attention::gpu::ATTENTION_MASK,
+        &attention::gpu::ATTENTION_REDUCE,
         &binary::gpu::BINARY,
         &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,

@@ -12,7 +12,7 @@ use crate::support::compare::compare;
 use crate::support::devices::{Level, Subject, only};
 use crate::support::input::{Form, Host, Random};
 use crate::support::reference::{self, broadcast};
-use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
+use crate::support::runner::{Case, Expected, check, same_on_any_threads, sample, trial, trials};
 
 const OP: &str = "attention";
 
@@ -186,6 +186,38 @@ fn options<'a>(shape: &Shape, t: &'a [Tensor]) -> Attention<'a> {
         dropout: shape.dropout,
         axes: shape.axes,
     }
+}
+
+/// A handle for each tune of each kernel that the device can run, and the most columns that it holds: of q and of v. On the CPU the device itself.
+struct Way {
+    name: String,
+    device: Device,
+    most: [usize; 2],
+}
+
+fn ways(device: &Device, level: Level) -> Vec<Way> {
+    #[cfg(feature = "gpu")]
+    if let Some(caps) = device.caps() {
+        let kernels = ["attention_direct", "attention", "attention_decode"];
+        let all = kernels.iter().flat_map(|name| gristmill::ops::kernels().iter().find(|kernel| kernel.name == *name));
+        return all
+            .flat_map(|kernel| {
+                let able = kernel.tunes.iter().filter(|tune| ops::attention::gpu::fits(caps, tune).is_ok());
+                // One of each where every one compiles for long.
+                able.take(if level == Level::Smoke { 1 } else { usize::MAX }).map(|tune| {
+                    let size = |name: &str| tune.get(name).map(|size| size as usize);
+                    let values = size("V_MAX").or(size("D_MAX")).unwrap_or(64);
+                    Way {
+                        name: format!("{}.{}", kernel.name, tune.name),
+                        device: device.pinned((*kernel, tune)),
+                        most: [size("D_MAX").unwrap_or(256), values],
+                    }
+                })
+            })
+            .collect();
+    }
+    let _ = level;
+    vec![Way { name: "cpu".into(), device: device.clone(), most: [256, 256] }]
 }
 
 fn case(random: &mut Random, shape: Shape) -> Case {
@@ -452,10 +484,10 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     }
     all.push([F16, BF16, BF16, BF16]);
     let columns = [(24, 40), (16, 64), (5, 9), (7, 6), (8, 7)];
-    let tunes = pinned(device, OP, level);
-    for (turn, (tune, handle)) in tunes.iter().enumerate() {
+    let ways = ways(device, level);
+    for (turn, Way { name, device: handle, .. }) in ways.iter().enumerate() {
         for (i, &dtypes) in all.iter().enumerate() {
-            let skip = if level == Level::Smoke { i % 3 != 1 } else { i % tunes.len() != turn };
+            let skip = if level == Level::Smoke { i % 3 != 1 } else { i % ways.len() != turn };
             if level < Level::Full && skip {
                 continue;
             }
@@ -475,7 +507,7 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
                     dtypes,
                     ..Shape::default()
                 };
-                check(OP, &subject.name, handle, &case(&mut random, shape), level == Level::Full).map_err(|e| format!("{tune} {e}"))?;
+                check(OP, &subject.name, handle, &case(&mut random, shape), level == Level::Full).map_err(|e| format!("{name} {e}"))?;
             }
         }
     }
@@ -517,8 +549,7 @@ fn batch_invariant(subject: &Subject, device: &Device, level: Level) -> Result<(
 /// For each tune and each size round its blocks.
 fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(6);
-    for (tune, handle) in pinned(device, "attention", level) {
-        let v_max = tune.strip_prefix("attention.v").map_or(256, |n| n.parse::<usize>().unwrap_or(256));
+    for Way { name: tune, device: handle, most: [d_max, v_max] } in ways(device, level) {
         // Round the GPU's blocks of 32 and the CPU's of 64 and 128.
         let queries = [32, 1, 31, 33, 67, 64, 65];
         let keys = [33, 32, 1, 31, 97, 0, 128, 129, 300];
@@ -533,7 +564,7 @@ fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String
                     kv_heads: 1 + i % 3 / 2,
                     seq_q: queries[(i + round) % 7],
                     seq_k,
-                    head_dim: dims[(i + 2 * round) % 6],
+                    head_dim: dims[(i + 2 * round) % 6].min(d_max),
                     v_dim: values[(i + 3 * round) % 5],
                     causal: [Causal::None, Causal::TopLeft, Causal::BottomRight][(i + round) % 3],
                     ..Shape::default()
@@ -548,8 +579,7 @@ fn blocks(subject: &Subject, device: &Device, level: Level) -> Result<(), String
 /// N3, on inputs without outliers and at least 500 rows.
 fn twice_plain(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(17);
-    for (tune, handle) in pinned(device, "attention", level) {
-        let v_dim = tune.strip_prefix("attention.v").map_or(64, |n| n.parse::<usize>().unwrap_or(64));
+    for Way { name: tune, device: handle, most: [_, v_dim] } in ways(device, level) {
         for (seq_k, causal, mask, narrow) in [
             (65, Causal::None, None, F32),
             (300, Causal::BottomRight, None, F16),
@@ -574,8 +604,7 @@ fn twice_plain(subject: &Subject, device: &Device, level: Level) -> Result<(), S
 /// key far above the rest the result is that key's value, bit for bit.
 fn exact(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(7);
-    for (tune, handle) in pinned(device, "attention", level) {
-        let v_max = tune.strip_prefix("attention.v").map_or(256, |n| n.parse::<usize>().unwrap_or(256));
+    for Way { name: tune, device: handle, most: [_, v_max] } in ways(device, level) {
         for (seq_q, seq_k, v_dim) in [(33, 64, v_max), (5, 128, v_max / 2 + 1), (40, 1, 3)] {
             let shape = Shape { heads: 2, seq_q, seq_k, v_dim, head_dim: 20, ..Shape::default() };
             let mut inputs = inputs(&mut random, &shape);

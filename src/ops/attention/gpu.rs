@@ -1,5 +1,5 @@
-//! Attention on a GPU: [`ATTENTION`], FlashAttention-2 as two register-tiled products; [`ATTENTION_DIRECT`] for adapters that run on the CPU. Both share
-//! `shaders/lib/attention.wgsl`: bindings, [`Params`], what masks and what is added to a score.
+//! Attention on a GPU: [`ATTENTION`], FlashAttention-2 as two register-tiled products; [`ATTENTION_DECODE`] for few queries; [`ATTENTION_DIRECT`] for
+//! adapters that run on the CPU. All share `shaders/lib/attention.wgsl`: bindings, [`Params`], what masks and what is added to a score.
 
 use std::fmt;
 
@@ -95,6 +95,75 @@ pub static ATTENTION_DIRECT: Kernel = Kernel {
     ],
     ..COMMON
 };
+
+/// At most 8 queries: bound by reading k and v, once. The queries of heads that share keys are rows of one workgroup.
+pub static ATTENTION_DECODE: Kernel = Kernel {
+    name: "attention_decode",
+    source: include_str!("../../../shaders/attention_decode.wgsl"),
+    tunes: &[
+        Constants { name: "rows4d64", values: &[("ROWS", 4), ("D_MAX", 64)] },
+        Constants { name: "rows8d64", values: &[("ROWS", 8), ("D_MAX", 64)] },
+        Constants { name: "rows4d128", values: &[("ROWS", 4), ("D_MAX", 128)] },
+        Constants { name: "rows8d128", values: &[("ROWS", 8), ("D_MAX", 128)] },
+        Constants { name: "rows4d256", values: &[("ROWS", 4), ("D_MAX", 256)] },
+        Constants { name: "rows8d256", values: &[("ROWS", 8), ("D_MAX", 256)] },
+    ],
+    ..COMMON
+};
+
+/// Joins what was made over parts of the keys.
+pub static ATTENTION_REDUCE: Kernel = Kernel {
+    name: "attention_reduce",
+    source: include_str!("../../../shaders/attention_reduce.wgsl"),
+    libs: &[include_str!("../../../shaders/lib/element.wgsl"), include_str!("../../../shaders/lib/float.wgsl")],
+    bindings: &[
+        Binding::typed("out", Access::Write, "OUT_DTYPE"),
+        Binding::new("lse", Access::Write),
+        Binding::new("part", Access::Read),
+        Binding::new("part_lse", Access::Read),
+    ],
+    params: ReduceParams::FIELDS,
+    fills_workgroup_memory: true,
+    variants: &[Constants::NONE],
+    tunes: &[Constants { name: "group64", values: &[("WORKGROUP", 64)] }],
+    dtypes: &[&[F32; 4], &[F16, F32, F32, F32], &[BF16, F32, F32, F32]],
+    widths: &[Width::Scalar, Width::Vector],
+    needs: Needs::Nothing,
+};
+
+crate::params! {
+    /// `Params` of `attention_reduce.wgsl`.
+    pub struct ReduceParams {
+        /// Strides of batch, head, row and column.
+        out_strides: [u32; 4],
+        /// Strides of batch, head and row.
+        lse_strides: [u32; 4],
+        /// First element.
+        out_offset: u32,
+        /// First element.
+        lse_offset: u32,
+        /// Query heads.
+        heads: u32,
+        /// Queries.
+        seq_q: u32,
+        /// Columns.
+        v_dim: u32,
+        /// Rows of all batches and heads.
+        rows: u32,
+        /// Eights in a row.
+        eights: u32,
+        /// Parts of the keys.
+        parts: u32,
+        /// Elements of a part's row.
+        part_row: u32,
+        /// Whether the logarithms of the sums are asked for.
+        has_lse: u32,
+        /// Eights in all.
+        len: u32,
+        /// Nothing.
+        pad: u32,
+    }
+}
 
 /// Both masks as one, for calls that have both.
 pub static ATTENTION_MASK: Kernel = Kernel {
@@ -260,21 +329,32 @@ fn four(layout: &Layout) -> Result<[u32; 4]> {
     Ok(axes(super::OP, layout.strides(), 0)?[1])
 }
 
-/// Blocks of queries by keys that a kernel computes, and all that there are: what no query of a block sees by its place is skipped. Numbers of keys
-/// that lie on the device count as `seq_k`.
-pub fn blocks(problem: &Problem, block_q: usize, block_k: usize) -> (u64, u64) {
-    let (seq_q, seq_k) = (problem.seq_q(), problem.seq_k());
-    let heads = (problem.batch() * problem.heads()) as u64;
-    let visited: u64 = (0..seq_q)
-        .step_by(block_q)
-        .map(|first| {
-            let last = (first + block_q).min(seq_q) - 1;
-            let (start, end) =
-                (problem.keys_of(first, problem.full_k)[0] / block_k, problem.keys_of(last, problem.full_k)[1].div_ceil(block_k));
-            end.saturating_sub(start) as u64
-        })
-        .sum();
-    (heads * visited, heads * (seq_q.div_ceil(block_q) * seq_k.div_ceil(block_k)) as u64)
+/// Strides of what is one number a row, of batch, head, row and part.
+fn of_rows(layout: Option<Layout>, part: usize) -> Result<[u32; 4]> {
+    let strides = layout.iter().flat_map(|layout| layout.strides()).copied().chain([0; 3]).take(3).chain([part]);
+    let mut words = [0; 4];
+    for (to, stride) in words.iter_mut().zip(strides) {
+        *to = word(super::OP, "lse", stride)?;
+    }
+    Ok(words)
+}
+
+/// Blocks of queries by keys that a choice computes, and all that there are: what no query of a block sees by its place is skipped. Numbers of keys that
+/// lie on the device count as `seq_k`.
+pub fn blocks(problem: &Problem, choice: &Choice) -> (u64, u64) {
+    let (seq_q, block_q, block_k) = (problem.seq_q(), choice.block_q(), choice.block_k());
+    let [blocks_q, groups] = Choice { splits: 1, ..*choice }.groups(problem);
+    let times = (groups / blocks_q.max(1)) as u64;
+    let seen = |first: usize, last: usize| {
+        let (start, end) = (problem.keys_of(first, problem.full_k)[0], problem.keys_of(last, problem.full_k)[1]);
+        end.div_ceil(block_k).saturating_sub(start / block_k) as u64
+    };
+    let visited: u64 = match choice.decodes() {
+        // Rows of several heads, each of them of all queries.
+        true => blocks_q as u64 * seen(0, seq_q - 1),
+        false => (0..seq_q).step_by(block_q).map(|first| seen(first, (first + block_q).min(seq_q) - 1)).sum(),
+    };
+    (times * visited, times * (blocks_q * problem.seq_k().div_ceil(block_k)) as u64)
 }
 
 /// The dispatches of an attention.
@@ -285,31 +365,46 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     cut(caps, problem, &|problem| uncut(caps, pin, problem))
 }
 
+/// Whether a device can run a tune of these kernels, or why not.
+pub fn fits(caps: &Caps, tune: &Constants) -> Result<(), String> {
+    let bytes = super::select::memory(tune);
+    if bytes > caps.workgroup_bytes {
+        return Err(format!("takes {bytes} bytes of workgroup memory, not {}", caps.workgroup_bytes));
+    }
+    Ok(())
+}
+
 /// The kernel and tune, the pin's if it is for one of these kernels.
 fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     let op = super::OP;
     let (choice, _) = select(caps, problem);
-    let Some(pin) = pin.filter(|pin| [&ATTENTION, &ATTENTION_DIRECT].iter().any(|kernel| std::ptr::eq(*kernel, pin.kernel))) else {
+    let ours = [&ATTENTION, &ATTENTION_DIRECT, &ATTENTION_DECODE];
+    let Some(pin) = pin.filter(|pin| ours.iter().any(|kernel| std::ptr::eq(*kernel, pin.kernel))) else {
         return Ok(choice);
     };
-    let holds = |tune: &&Constants| super::select::holds(tune, problem);
+    let serves = |tune: &&Constants| super::select::holds(tune, problem) && fits(caps, tune).is_ok();
     let tune = match Pin::tune_of(op, Some(pin), pin.kernel)? {
         Some(tune) => Some(tune),
         None if std::ptr::eq(choice.kernel, pin.kernel) => Some(choice.tune),
-        None => pin.kernel.tunes.iter().find(holds),
+        None => pin.kernel.tunes.iter().find(serves),
     };
-    match tune.filter(holds) {
-        Some(tune) => Ok(Choice { kernel: pin.kernel, tune, reason: "pinned" }),
+    match tune.filter(serves) {
+        Some(tune) => {
+            let pinned = Choice { kernel: pin.kernel, tune, splits: 1, reason: "pinned" };
+            Ok(Choice { splits: super::select::splits(caps, problem, &pinned), ..pinned })
+        }
         None => Err(Error::Argument {
             op,
             argument: "the device's pin",
             problem: format!(
-                "is {}, which is too small for heads of {} and {} columns",
+                "is {}{}{}, which does not serve heads of {} and {} columns on this device",
                 pin.kernel.name,
+                if pin.tune.is_some() { "." } else { "" },
+                pin.tune.map_or("", |tune| tune.name),
                 problem.head_dim(),
                 problem.v_dim()
             ),
-            help: "pin a larger tune, or the kernel alone",
+            help: "pin another tune, or the kernel alone",
         }),
     }
 }
@@ -319,10 +414,18 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let choice = chosen(caps, pin, problem)?;
     check_kernel(op, caps, choice.kernel)?;
     let [out_dtype, q_dtype, k_dtype, v_dtype, ..] = problem.dtypes;
-    let whole = [&problem.out, &problem.q, &problem.k, &problem.v].iter().all(|layout| runs(layout, 3, 8, false));
-    let proven = whole && [&problem.k, &problem.v].iter().all(|layout| near(layout));
-    let writes = out_dtype == F32 || proven || runs(&problem.out, 3, 2, false);
-    let typed = |types: &&&[DType]| [types[0], types[2], types[3], types[4]] == [out_dtype, q_dtype, k_dtype, v_dtype];
+    let [batch, heads, seq_q, v_dim] = [problem.batch(), problem.heads(), problem.seq_q(), problem.v_dim()];
+    // Of parts: f32, each row whole eights.
+    let split = choice.splits > 1;
+    let v_row = v_dim.next_multiple_of(8);
+    let parts = dense(op, &[batch, heads, seq_q, v_row])?;
+    let whole = |layout: &Layout| runs(layout, 3, 8, false);
+    let written = whole(&problem.out);
+    let proven = [&problem.q, &problem.k, &problem.v].iter().all(|layout| whole(layout)) && near(&problem.k) && near(&problem.v);
+    let wide = proven && (split || written);
+    let writes = out_dtype == F32 || if split { written } else { wide } || runs(&problem.out, 3, 2, false);
+    let made = if split { F32 } else { out_dtype };
+    let typed = |types: &&&[DType]| [types[0], types[2], types[3], types[4]] == [made, q_dtype, k_dtype, v_dtype];
     let Some(dtypes) = DTYPES.iter().find(typed).filter(|_| writes) else {
         return through_scratch(op, caps, (&problem.out, out_dtype), F32, |out| {
             let mut dtypes = problem.dtypes;
@@ -359,26 +462,32 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         check_binding(op, caps, "mask", &mask, if mask_kind == 1 { Bool } else { problem.dtypes[4] })?;
     }
     let (alibi, sinks, per_head) = per_head(caps, problem, &mut plan, input, absent)?;
+    let mut scratch = |bytes: usize| {
+        plan.scratch.push(bytes as u64);
+        Arg::Scratch(plan.scratch.len() - 1)
+    };
     let lse_arg = match problem.lse {
         Some(layout) => {
             check_binding(op, caps, "lse", &layout, F32)?;
             Arg::Tensor(4 + problem.others().iter().flatten().count())
         }
-        None => {
-            // Something to bind that nothing else is bound to.
-            plan.scratch.push(16);
-            Arg::Scratch(plan.scratch.len() - 1)
-        }
+        // Something to bind that nothing else is bound to.
+        None => scratch(16),
     };
-    let mut lse_strides = [0; 4];
-    for (to, &stride) in lse_strides.iter_mut().zip(problem.lse.iter().flat_map(|layout| layout.strides())) {
-        *to = word(op, "lse", stride)?;
-    }
+    let rows = batch * heads * seq_q;
+    let (out_place, lse_place, out_arg, sums_arg) = if split {
+        let sums = dense(op, &[batch, heads, seq_q])?;
+        let all = Layout::contiguous(&[choice.splits, rows, v_row]).unwrap_or(parts);
+        check_binding(op, caps, "the parts", &all, F32)?;
+        (parts, Some(sums), scratch(4 * all.len()), scratch(4 * choice.splits * rows))
+    } else {
+        (problem.out, problem.lse, Arg::Tensor(0), lse_arg)
+    };
     let plain = is_plain(problem);
     let log2_e = std::f64::consts::LOG2_E;
     let dropout = problem.dropout.unwrap_or_default();
     let flags = [
-        (problem.lse.is_some(), HAS_LSE),
+        (lse_place.is_some(), HAS_LSE),
         (problem.sinks.is_some(), HAS_SINKS),
         (problem.alibi.is_some(), HAS_ALIBI),
         (problem.kv_lens.is_some(), HAS_LENS),
@@ -386,10 +495,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         (problem.dropout.is_some(), HAS_DROPOUT),
         (problem.from_end, TO_LEN),
     ];
-    let block_q = choice.block_q();
-    let [batch, heads, seq_q] = [problem.batch(), problem.heads(), problem.seq_q()];
-    let blocks_q = seq_q.div_ceil(block_q);
-    let groups = [batch, heads, blocks_q].into_iter().try_fold(1usize, usize::checked_mul).unwrap_or(usize::MAX);
+    let [blocks_q, groups] = choice.groups(problem);
     let [first_batch, first_head, first_row, all_heads] = problem.origin;
     let lens = problem.kv_lens.map_or([0, 0], |layout| [layout.offset(), layout.strides()[0]]);
     // Sequences are below 2^28, and so are offsets; parts of a call add up to as much.
@@ -398,15 +504,15 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         q_strides: four(&problem.q)?,
         k_strides: four(&problem.k)?,
         v_strides: four(&problem.v)?,
-        out_strides: four(&problem.out)?,
+        out_strides: four(&out_place)?,
         mask_strides: four(&mask)?,
-        lse_strides,
+        lse_strides: of_rows(lse_place, rows)?,
         q_offset: word(op, "q", problem.q.offset())?,
         k_offset: word(op, "k", problem.k.offset())?,
         v_offset: word(op, "v", problem.v.offset())?,
-        out_offset: word(op, "out", problem.out.offset())?,
+        out_offset: word(op, "out", out_place.offset())?,
         mask_offset: word(op, "mask", mask.offset())?,
-        lse_offset: word(op, "lse", problem.lse.map_or(0, |layout| layout.offset()))?,
+        lse_offset: word(op, "lse", lse_place.map_or(0, |layout| layout.offset()))?,
         sink_offset: word(op, "sinks", sinks[0])?,
         sink_stride: word(op, "sinks", sinks[1])?,
         alibi_offset: word(op, "alibi", alibi[0])?,
@@ -418,7 +524,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         seq_q: word(op, "seq_q", seq_q)?,
         seq_k: word(op, "seq_k", problem.seq_k())?,
         head_dim: word(op, "head_dim", problem.head_dim())?,
-        v_dim: word(op, "v_dim", problem.v_dim())?,
+        v_dim: word(op, "v_dim", v_dim)?,
         blocks_q: word(op, "seq_q", blocks_q)?,
         groups: word(op, "the grid", groups)?,
         place,
@@ -437,17 +543,17 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         first_row: word(op, "seq_q", first_row)?,
         first_head: word(op, "heads", first_batch.saturating_mul(all_heads).saturating_add(first_head))?,
         all_heads: word(op, "heads", all_heads)?,
-        splits: 1,
-        chunk: word(op, "seq_k", problem.seq_k())?,
-        part_stride: 0,
+        splits: word(op, "seq_k", choice.splits)?,
+        chunk: word(op, "seq_k", choice.chunk(problem))?,
+        part_stride: word(op, "the parts", parts.len())?,
         full_k: word(op, "seq_k", problem.full_k)?,
     };
-    let columns = (problem.head_dim() + problem.v_dim()) as u64;
-    let scores = blocks(problem, block_q, choice.block_k()).0.saturating_mul((block_q * choice.block_k()) as u64);
+    let columns = (problem.head_dim() + v_dim) as u64;
+    let scores = blocks(problem, &choice).0.saturating_mul((choice.block_q() * choice.block_k()) as u64);
     plan.dispatches.push(Dispatch {
         kernel: choice.kernel,
-        spec: Spec { dtypes, variant: if plain { &PLAIN } else { &OPTIONS }, tune: choice.tune, width: Width::of(proven) },
-        args: vec![Arg::Tensor(0), lse_arg, Arg::Tensor(1), Arg::Tensor(2), Arg::Tensor(3), mask_arg, per_head, {
+        spec: Spec { dtypes, variant: if plain { &PLAIN } else { &OPTIONS }, tune: choice.tune, width: Width::of(wide) },
+        args: vec![out_arg, sums_arg, Arg::Tensor(1), Arg::Tensor(2), Arg::Tensor(3), mask_arg, per_head, {
             if problem.kv_lens.is_some() { input(4) } else { absent }
         }],
         params: bytemuck::bytes_of(&params).to_vec(),
@@ -455,6 +561,36 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         bytes: named.iter().map(|(_, layout, dtype)| layout.len() as u64 * dtype.block_bytes() as u64).sum(),
         flops: scores.saturating_mul(2).saturating_mul(columns),
     });
+    if split {
+        let len = rows * v_row / 8;
+        let params = ReduceParams {
+            out_strides: four(&problem.out)?,
+            lse_strides: of_rows(problem.lse, 0)?,
+            out_offset: word(op, "out", problem.out.offset())?,
+            lse_offset: word(op, "lse", problem.lse.map_or(0, |layout| layout.offset()))?,
+            heads: word(op, "heads", heads)?,
+            seq_q: word(op, "seq_q", seq_q)?,
+            v_dim: word(op, "v_dim", v_dim)?,
+            rows: word(op, "out", rows)?,
+            eights: word(op, "v_dim", v_row / 8)?,
+            parts: word(op, "seq_k", choice.splits)?,
+            part_row: word(op, "v_dim", v_row)?,
+            has_lse: problem.lse.is_some().into(),
+            len: word(op, "out", len)?,
+            pad: 0,
+        };
+        let kernel = &ATTENTION_REDUCE;
+        let dtypes = kernel.dtypes.iter().find(|types| types[0] == out_dtype).unwrap_or(&kernel.dtypes[0]);
+        plan.dispatches.push(Dispatch {
+            kernel,
+            spec: Spec { dtypes, variant: &Constants::NONE, tune: &kernel.tunes[0], width: Width::of(written) },
+            args: vec![Arg::Tensor(0), lse_arg, out_arg, sums_arg],
+            params: bytemuck::bytes_of(&params).to_vec(),
+            grid: fold(op, caps, (len as u64).div_ceil(64))?,
+            bytes: (4 * choice.splits * rows * v_row) as u64,
+            flops: (2 * choice.splits * rows * v_row) as u64,
+        });
+    }
     Ok(plan)
 }
 
@@ -557,7 +693,7 @@ pub struct Explanation {
 /// Those of the call: [`Error::TooLarge`].
 pub fn explain(problem: &Problem, caps: &Caps) -> Result<Explanation> {
     let (choice, refused) = select(caps, problem);
-    let blocks = blocks(problem, choice.block_q(), choice.block_k());
+    let blocks = blocks(problem, &choice);
     Ok(Explanation { choice, refused, blocks, plan: plan(caps, None, problem)? })
 }
 
@@ -566,8 +702,12 @@ impl fmt::Display for Explanation {
         let Choice { kernel, tune, reason, .. } = self.choice;
         let (visited, all) = self.blocks;
         let (block_q, block_k) = (self.choice.block_q(), self.choice.block_k());
-        writeln!(f, "{}.{}: {reason}", kernel.name, tune.name)?;
-        writeln!(f, "  {visited} of {all} blocks of {block_q} queries by {block_k} keys, the others masked by their place")?;
+        write!(f, "{}.{}", kernel.name, tune.name)?;
+        if self.choice.splits > 1 {
+            write!(f, ", {} parts of the keys, joined by attention_reduce", self.choice.splits)?;
+        }
+        writeln!(f, ": {reason}")?;
+        writeln!(f, "  {visited} of {all} blocks of {block_q} queries by {block_k} keys; what no query of a block sees by its place is skipped")?;
         for (name, value) in tune.values {
             writeln!(f, "  {name} = {value}")?;
         }
