@@ -10,32 +10,34 @@ const D_MAX: u32 = 64u;
 
 const BLOCK_Q: u32 = LANES * QUERIES;
 const D_EIGHTS: u32 = D_MAX / 8u;
-const D_VECS: u32 = D_MAX / 4u;
 
-var<private> queries: array<array<vec4<f32>, D_VECS>, QUERIES>;
-var<private> outs: array<array<vec4<f32>, D_VECS>, QUERIES>;
+// Of each eight of columns the first and the second four. Loops over them have as many trips as these have elements: such loops compilers
+// unroll at any length, and what they leave rolled gathers lane by lane.
+var<private> query_low: array<array<vec4<f32>, D_EIGHTS>, QUERIES>;
+var<private> query_high: array<array<vec4<f32>, D_EIGHTS>, QUERIES>;
+var<private> out_low: array<array<vec4<f32>, D_EIGHTS>, QUERIES>;
+var<private> out_high: array<array<vec4<f32>, D_EIGHTS>, QUERIES>;
 var<private> scores: array<vec4<f32>, QUERIES>;
 var<private> tops: array<f32, QUERIES>;
 var<private> sums: array<f32, QUERIES>;
 
-fn multiply(r: u32, i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) {
-    let left = queries[r][i];
-    var sum = scores[r];
-    sum += left.x * vec4<f32>(a.x, b.x, c.x, d.x);
-    sum += left.y * vec4<f32>(a.y, b.y, c.y, d.y);
-    sum += left.z * vec4<f32>(a.z, b.z, c.z, d.z);
-    sum += left.w * vec4<f32>(a.w, b.w, c.w, d.w);
-    scores[r] = sum;
+// Four columns by four keys.
+fn multiply(sums: vec4<f32>, left: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>) -> vec4<f32> {
+    var sum = sums;
+    sum += left.x * bitcast<vec4<f32>>(vec4<u32>(a.x, b.x, c.x, d.x));
+    sum += left.y * bitcast<vec4<f32>>(vec4<u32>(a.y, b.y, c.y, d.y));
+    sum += left.z * bitcast<vec4<f32>>(vec4<u32>(a.z, b.z, c.z, d.z));
+    sum += left.w * bitcast<vec4<f32>>(vec4<u32>(a.w, b.w, c.w, d.w));
+    return sum;
 }
 
-fn gather(r: u32, i: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) {
-    let p = scores[r];
-    var sum = outs[r][i];
-    sum += p.x * a;
-    sum += p.y * b;
-    sum += p.z * c;
-    sum += p.w * d;
-    outs[r][i] = sum;
+fn gather(sums: vec4<f32>, p: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>) -> vec4<f32> {
+    var sum = sums;
+    sum += p.x * bitcast<vec4<f32>>(a);
+    sum += p.y * bitcast<vec4<f32>>(b);
+    sum += p.z * bitcast<vec4<f32>>(c);
+    sum += p.w * bitcast<vec4<f32>>(d);
+    return sum;
 }
 
 @compute @workgroup_size(LANES)
@@ -57,8 +59,8 @@ fn main(
         for (var i = 0u; i < D_EIGHTS; i++) {
             if i * 8u < params.head_dim {
                 let eight = q_eight(row, i * 8u);
-                queries[r][2u * i] = bitcast<vec4<f32>>(eight.low);
-                queries[r][2u * i + 1u] = bitcast<vec4<f32>>(eight.high);
+                query_low[r][i] = bitcast<vec4<f32>>(eight.low);
+                query_high[r][i] = bitcast<vec4<f32>>(eight.high);
             }
         }
     }
@@ -80,8 +82,8 @@ fn main(
                 let c = k_eight(k_rows.z, i * 8u);
                 let d = k_eight(k_rows.w, i * 8u);
                 for (var r = 0u; r < QUERIES; r++) {
-                    multiply(r, 2u * i, bitcast<vec4<f32>>(a.low), bitcast<vec4<f32>>(b.low), bitcast<vec4<f32>>(c.low), bitcast<vec4<f32>>(d.low));
-                    multiply(r, 2u * i + 1u, bitcast<vec4<f32>>(a.high), bitcast<vec4<f32>>(b.high), bitcast<vec4<f32>>(c.high), bitcast<vec4<f32>>(d.high));
+                    scores[r] = multiply(scores[r], query_low[r][i], a.low, b.low, c.low, d.low);
+                    scores[r] = multiply(scores[r], query_high[r][i], a.high, b.high, c.high, d.high);
                 }
             }
         }
@@ -96,8 +98,9 @@ fn main(
             let shrink = weight(tops[r], top);
             tops[r] = top;
             // What was summed so far was relative to the old maximum.
-            for (var i = 0u; i < D_VECS; i++) {
-                outs[r][i] *= shrink;
+            for (var i = 0u; i < D_EIGHTS; i++) {
+                out_low[r][i] *= shrink;
+                out_high[r][i] *= shrink;
             }
             let p = weights(s, top);
             sums[r] = sums[r] * shrink + ((p.x + p.y) + (p.z + p.w));
@@ -114,8 +117,8 @@ fn main(
                 let c = v_eight(v_rows.z, i * 8u);
                 let d = v_eight(v_rows.w, i * 8u);
                 for (var r = 0u; r < QUERIES; r++) {
-                    gather(r, 2u * i, bitcast<vec4<f32>>(a.low), bitcast<vec4<f32>>(b.low), bitcast<vec4<f32>>(c.low), bitcast<vec4<f32>>(d.low));
-                    gather(r, 2u * i + 1u, bitcast<vec4<f32>>(a.high), bitcast<vec4<f32>>(b.high), bitcast<vec4<f32>>(c.high), bitcast<vec4<f32>>(d.high));
+                    out_low[r][i] = gather(out_low[r][i], scores[r], a.low, b.low, c.low, d.low);
+                    out_high[r][i] = gather(out_high[r][i], scores[r], a.high, b.high, c.high, d.high);
                 }
             }
         }
@@ -129,7 +132,7 @@ fn main(
         // At least a half if any key was visible.
         let unit = select(0.0, 1.0 / sums[r], sums[r] > 0.0);
         for (var i = 0u; i < D_EIGHTS; i++) {
-            let eight = Eight(bitcast<vec4<u32>>(outs[r][2u * i] * unit), bitcast<vec4<u32>>(outs[r][2u * i + 1u] * unit));
+            let eight = Eight(bitcast<vec4<u32>>(out_low[r][i] * unit), bitcast<vec4<u32>>(out_high[r][i] * unit));
             store_eight(head.out, row, i * 8u, eight);
         }
     }

@@ -123,6 +123,12 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// The major version of Mesa, where the driver says so.
+    pub(crate) fn mesa(&self) -> Option<u32> {
+        let (_, rest) = self.driver.split_once("Mesa ")?;
+        rest.split('.').next()?.parse().ok()
+    }
+
     /// WebGPU's default limits and no features: what every conforming device has.
     pub fn webgpu_defaults() -> Self {
         Caps {

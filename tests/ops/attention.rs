@@ -28,6 +28,11 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "extremes", extremes));
     all.extend(trials(OP, "random", random));
     all.extend(trials(OP, "twice_plain", twice_plain));
+    all.extend(trials(OP, "pairs", pairs));
+    all.extend(trials(OP, "edges", edges));
+    all.extend(trials(OP, "lse", lse));
+    #[cfg(feature = "gpu")]
+    all.extend(trials(OP, "choices", choices));
     all.push(trial("attention::threads", || {
         let shape = Shape { heads: 4, kv_heads: 2, seq_q: 70, seq_k: 150, ..Shape::default() };
         let narrow = Shape { dtypes: [BF16, BF16, BF16, F32], ..shape.clone() };
@@ -198,8 +203,10 @@ struct Way {
 fn ways(device: &Device, level: Level) -> Vec<Way> {
     #[cfg(feature = "gpu")]
     if let Some(caps) = device.caps() {
-        let kernels = ["attention_direct", "attention", "attention_decode"];
-        let all = kernels.iter().flat_map(|name| gristmill::ops::kernels().iter().find(|kernel| kernel.name == *name));
+        // What is for cards takes drivers of the smoke subset up to half a minute to compile: `exact` has it, once.
+        let kernels = ["attention_direct", "attention_decode", "attention"];
+        let kernels = &kernels[..if level == Level::Smoke { 2 } else { 3 }];
+        let all = kernels.iter().filter_map(|name| gristmill::ops::kernels().iter().find(|kernel| kernel.name == *name));
         return all
             .flat_map(|kernel| {
                 let able = kernel.tunes.iter().filter(|tune| ops::attention::gpu::fits(caps, tune).is_ok());
@@ -744,12 +751,277 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
     check(OP, &subject.name, device, &case, false)
 }
 
+/// What the table of `Attention`'s docs calls an option, and what it is here.
+type Option_ = (&'static str, fn(&mut Shape));
+
+const OPTIONS: &[Option_] = &[
+    ("causal", |shape| shape.causal = Causal::BottomRight),
+    ("align", |shape| shape.align = Some(Align::Offset(3))),
+    ("window.left", |shape| shape.window.left = Some(6)),
+    ("window.right", |shape| shape.window.right = Some(2)),
+    ("scale", |shape| shape.scale = Some(0.7)),
+    ("softcap", |shape| shape.softcap = Some(1.5)),
+    ("mask", |shape| shape.mask = Some(vec![2, 1, 37, 45])),
+    ("bias", |shape| shape.bias = Some(vec![4, 37, 45])),
+    ("alibi", |shape| shape.alibi = Some(4)),
+    ("sinks", |shape| shape.sinks = Some(4)),
+    ("kv_lens", |shape| shape.lens = Some(vec![40, 11])),
+    ("dropout", |shape| shape.dropout = Some(Dropout { probability: 0.4, seed: 0x1234_5678_9abc, offset: 7 })),
+    ("axes", |shape| shape.axes = Axes::SeqFirst),
+];
+
+/// The cells of the table in the docs: of two options, `yes` or the error.
+fn table() -> Result<Vec<(String, String, String)>, String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/attention/mod.rs");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("/// |")).skip_while(|line| !line.starts_with(" with |"));
+    let mut rows = lines
+        .take_while(|line| line.ends_with('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>());
+    let head = rows.next().ok_or("no table of options in the docs of Attention")?;
+    let mut cells = Vec::new();
+    for row in rows.skip(1) {
+        for (column, cell) in row.iter().enumerate().skip(1).filter(|(_, cell)| !cell.is_empty()) {
+            cells.push((row[0].clone(), head[column].clone(), cell.clone()));
+        }
+    }
+    Ok(cells)
+}
+
+/// Every pair of options, as the table in the docs has it: computed and compared, or refused with the error that it names.
+fn pairs(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(41);
+    let cells = table()?;
+    let count = OPTIONS.len() * (OPTIONS.len() + 1) / 2;
+    if cells.len() != count {
+        return Err(format!("the table in the docs has {} pairs of {count}", cells.len()));
+    }
+    let ways = ways(device, level);
+    let mut next = 0;
+    for (i, (one, set_one)) in OPTIONS.iter().enumerate() {
+        for (other, set_other) in &OPTIONS[..=i] {
+            let cell = cells.iter().find(|(row, column, _)| row == one && column == other);
+            let (_, _, cell) = cell.ok_or_else(|| format!("the table in the docs has no {one} with {other}"))?;
+            next += 1;
+            if level == Level::Smoke && next % 7 != 0 {
+                continue;
+            }
+            let fitting: Vec<&Way> = ways.iter().filter(|way| way.most.iter().all(|&most| most >= 24)).collect();
+            let way = fitting[next % fitting.len()];
+            let mut shape = Shape { batch: 2, heads: 4, kv_heads: 2, seq_q: 37, seq_k: 45, head_dim: 24, v_dim: 20, ..Shape::default() };
+            set_one(&mut shape);
+            set_other(&mut shape);
+            let case = case(&mut random, shape);
+            let fail = |text: String| format!("{one} with {other}, by {}: {text}", way.name);
+            if cell == "yes" {
+                check(OP, &subject.name, &way.device, &case, false).map_err(fail)?;
+                continue;
+            }
+            let t = case.inputs.iter().map(|host| host.place(&way.device, Form::Dense)).collect::<Result<Vec<_>, _>>()?;
+            match (case.call)(&t) {
+                Err(error) if format!("{error:?}").starts_with(cell.trim_start_matches("Error::")) => {}
+                Err(error) => return Err(fail(format!("{error:?}, not {cell}"))),
+                Ok(_) => return Err(fail(format!("is computed, not refused with {cell}"))),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By name: one key, more queries than keys, a window of none, a batch without keys, lengths past the end, short masks, many keys, offsets far off.
+fn edges(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(42);
+    let base = Shape { batch: 2, heads: 4, kv_heads: 2, seq_q: 9, seq_k: 21, head_dim: 16, v_dim: 8, ..Shape::default() };
+    let none = Window { left: Some(0), right: Some(0) };
+    let shapes = [
+        ("one key", Shape { seq_k: 1, sinks: Some(1), alibi: Some(1), ..base.clone() }),
+        ("one query and one key", Shape { seq_q: 1, seq_k: 1, ..base.clone() }),
+        ("more queries than keys", Shape { seq_q: 70, seq_k: 5, causal: Causal::BottomRight, sinks: Some(4), ..base.clone() }),
+        ("a window of none", Shape { window: none, causal: Causal::TopLeft, ..base.clone() }),
+        ("a window of none, a mask", Shape { window: none, mask: Some(vec![9, 21]), ..base.clone() }),
+        ("a window past the keys", Shape { window: none, align: Some(Align::Offset(18)), ..base.clone() }),
+        ("no keys", Shape { lens: Some(vec![0, 13]), ..base.clone() }),
+        ("no keys, sinks, causal", Shape { lens: Some(vec![13, 0]), sinks: Some(4), causal: Causal::BottomRight, ..base.clone() }),
+        ("lengths past the end", Shape { lens: Some(vec![u32::MAX, 22]), causal: Causal::BottomRight, ..base.clone() }),
+        ("a short mask", Shape { mask: Some(vec![9, 17]), causal: Causal::BottomRight, ..base.clone() }),
+        (
+            "a short bias, lengths",
+            Shape { bias: Some(vec![2, 1, 1, 6]), lens: Some(vec![4, 15]), causal: Causal::BottomRight, ..base.clone() },
+        ),
+        ("a short mask and a shorter", Shape { mask: Some(vec![9, 17]), bias: Some(vec![4, 1, 9]), ..base.clone() }),
+        ("a past", Shape { causal: Causal::Offset(12), ..base.clone() }),
+        ("before all keys", Shape { causal: Causal::Offset(-100), ..base.clone() }),
+        (
+            "far behind all keys",
+            Shape { causal: Causal::Offset(200_000_000), window: Window { left: Some(199_999_990), right: None }, ..base.clone() },
+        ),
+        ("a prefix of a window", Shape { seq_q: 130, seq_k: 200, window: Window { left: Some(33), right: Some(5) }, ..base.clone() }),
+    ];
+    let ways = ways(device, level);
+    for (i, (name, shape)) in shapes.into_iter().enumerate() {
+        let case = case(&mut random, shape);
+        for (turn, way) in ways.iter().enumerate() {
+            // Each by two of the kernels' tunes, turn by turn.
+            if ways.len() > 3 && turn % (ways.len() / 2) != i % (ways.len() / 2) {
+                continue;
+            }
+            check(OP, &subject.name, &way.device, &case, level == Level::Full).map_err(|e| format!("{name}, {}: {e}", way.name))?;
+        }
+    }
+    if level > Level::Smoke {
+        let many = Shape { heads: 2, seq_q: 2, seq_k: 100_000, head_dim: 8, v_dim: 8, causal: Causal::BottomRight, ..Shape::default() };
+        let case = case(&mut random, many);
+        let mut kernels: Vec<&Way> = ways.iter().collect();
+        kernels.dedup_by_key(|way| way.name.split('.').next());
+        for way in kernels {
+            check(OP, &subject.name, &way.device, &case, false).map_err(|e| format!("100,000 keys, {}: {e}", way.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The logarithms of the sums, and that they are asked for changes nothing else; into views too.
+fn lse(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(43);
+    let base = Shape { batch: 2, heads: 4, kv_heads: 2, seq_q: 35, seq_k: 70, head_dim: 16, v_dim: 8, ..Shape::default() };
+    let shapes = [
+        base.clone(),
+        Shape { causal: Causal::BottomRight, seq_k: 20, ..base.clone() },
+        Shape { causal: Causal::BottomRight, sinks: Some(4), seq_k: 20, axes: Axes::SeqFirst, ..base.clone() },
+        Shape { mask: Some(vec![35, 70]), bias: Some(vec![70]), softcap: Some(3.0), alibi: Some(4), ..base.clone() },
+        Shape {
+            lens: Some(vec![0, 50]),
+            dropout: Some(Dropout { probability: 0.5, seed: 3, offset: 1 }),
+            dtypes: [F16; 4],
+            ..base.clone()
+        },
+        Shape { seq_q: 2, scale: Some(-500.0), dtypes: [F32, BF16, BF16, F32], ..base.clone() },
+    ];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        let inputs = inputs(&mut random, &shape);
+        let truth = truth(&shape, &inputs);
+        let ways = ways(device, level);
+        for way in ways.iter().enumerate().filter(|(turn, _)| ways.len() < 4 || turn % 3 == i % 3).map(|(_, way)| way) {
+            let handle = &way.device;
+            let fail = |text: String| format!("{shape:?} on {}, {}: {text}", subject.name, way.name);
+            let t = inputs.iter().map(|host| host.place(handle, Form::Dense)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
+            let run = || -> gristmill::Result<(Vec<f32>, Vec<usize>, Tensor, Tensor, Vec<f32>)> {
+                let options = options(&shape, &t);
+                let (out, lse) = ops::attention_with_lse(&t[0], &t[1], &t[2], &options)?;
+                let plain = ops::attention(&t[0], &t[1], &t[2], &options)?;
+                // Into every other column of something else.
+                let dims = lse.shape().to_vec();
+                let mut wide = Tensor::full(handle, 7.0f32, &[dims[0], dims[1], dims[2], 2])?.narrow(3, 1..2)?.squeeze(3)?;
+                let mut again = Tensor::zeros(handle, out.dtype(), out.shape())?;
+                ops::attention_with_lse_into(&mut again, &mut wide, &t[0], &t[1], &t[2], &options)?;
+                Ok((lse.to_vec()?, dims, out, plain, wide.to_vec()?))
+            };
+            let (got, dims, out, plain, again) = run().map_err(|e| fail(e.to_string()))?;
+            if again.iter().zip(&got).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                return Err(fail("a view gets other logarithms".into()));
+            }
+            if Host::of(&out).map_err(fail)?.bytes != Host::of(&plain).map_err(fail)?.bytes {
+                return Err(fail("asking for logarithms changes the result".into()));
+            }
+            let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+            compare(&got, &truth.lse, &truth.lse_bounds, &dims).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+/// What would be chosen on GPUs, which the adapters here are not: run all the same, decoding in parts too.
+#[cfg(feature = "gpu")]
+fn choices(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::gpu::{AdapterKind, Throughput};
+
+    let (Some(own), true) = (device.caps(), level > Level::Smoke) else { return Ok(()) };
+    let mut random = Random::new(44);
+    let base = Shape { batch: 2, heads: 6, kv_heads: 2, head_dim: 24, v_dim: 40, ..Shape::default() };
+    for (shape, parts) in [
+        (Shape { seq_q: 1, seq_k: 700, ..base.clone() }, true),
+        (Shape { seq_q: 1, seq_k: 1030, heads: 14, v_dim: 7, dtypes: [F16; 4], ..base.clone() }, true),
+        (Shape { seq_q: 5, seq_k: 1500, causal: Causal::BottomRight, sinks: Some(6), alibi: Some(6), ..base.clone() }, true),
+        (
+            Shape {
+                seq_q: 3,
+                seq_k: 900,
+                mask: Some(vec![3, 900]),
+                lens: Some(vec![0, 600]),
+                dtypes: [BF16, BF16, BF16, F32],
+                ..base.clone()
+            },
+            true,
+        ),
+        (
+            Shape { seq_q: 2, seq_k: 1000, window: Window { left: Some(9), right: None }, causal: Causal::BottomRight, ..base.clone() },
+            false,
+        ),
+        (Shape { seq_q: 8, seq_k: 100, ..base.clone() }, false),
+        (Shape { seq_q: 9, seq_k: 100, ..base.clone() }, false),
+        (Shape { seq_q: 100, seq_k: 130, causal: Causal::TopLeft, ..base.clone() }, false),
+    ] {
+        for kind in [AdapterKind::Discrete, AdapterKind::Integrated] {
+            // As fast as one: what is long for the adapter at hand would be cut.
+            let mut caps = own.clone();
+            (caps.kind, caps.throughput) = (kind, Throughput { flops: 1 << 40, bytes: 1 << 40 });
+            let inputs = inputs(&mut random, &shape);
+            let Expected { values, bounds, .. } = (case_of(shape.clone(), inputs.clone(), false).expected)(device)?;
+            let expected = Expected {
+                values,
+                bounds,
+                ..Expected::stored(&[2, shape.heads, shape.seq_q, shape.v_dim], shape.dtypes[0], vec![], vec![])
+            };
+            let for_call = shape.clone();
+            let call_into = move |out: &mut Tensor, t: &[Tensor]| planned(&caps, &for_call, parts, out, t);
+            let (into, dims, dtype) = (call_into.clone(), [2, shape.heads, shape.seq_q, shape.v_dim], shape.dtypes[0]);
+            let call = move |t: &[Tensor]| {
+                let mut out = Tensor::zeros(t[0].device(), dtype, &dims)?;
+                into(&mut out, t)?;
+                Ok(out)
+            };
+            let case = Case::new(format!("as for {kind:?}, {shape:?}"), inputs, expected, call, call_into);
+            check(OP, &subject.name, device, &case, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// The plan that other facts give, run here.
+#[cfg(feature = "gpu")]
+fn planned(caps: &gristmill::gpu::Caps, shape: &Shape, parts: bool, out: &mut Tensor, t: &[Tensor]) -> gristmill::Result<()> {
+    use gristmill::ops::attention::{Problem, gpu};
+    let input = |other: usize| shape.input(other).map(|input| &t[input]);
+    let over = |other: usize, dims: &[usize]| input(other).and_then(|t| t.layout().broadcast_to(dims));
+    let dtype = |other: usize| input(other).map_or(F32, Tensor::dtype);
+    let (heads, scores) = ([shape.batch, shape.heads], [shape.batch, shape.heads, shape.seq_q, shape.seq_k]);
+    let dtypes = [out.dtype(), t[0].dtype(), t[1].dtype(), t[2].dtype()];
+    let plain = Problem::new(dtypes, *out.layout(), *t[0].layout(), *t[1].layout(), *t[2].layout());
+    let problem = Problem {
+        dtypes: [dtypes[0], dtypes[1], dtypes[2], dtypes[3], dtype(1), dtype(2), dtype(3)],
+        mask: over(0, &scores),
+        bias: over(1, &scores),
+        alibi: over(2, &heads),
+        sinks: over(3, &heads),
+        kv_lens: over(4, &[shape.batch]),
+        place: if shape.lens.is_some() { -(shape.seq_q as i64) } else { shape.place(0, 0) },
+        from_end: shape.lens.is_some(),
+        window: [shape.window.left.map_or(1 << 30, |n| n as i64), if shape.causal == Causal::None { 1 << 30 } else { 0 }],
+        ..plain
+    };
+    let plan = gpu::plan(caps, None, &problem)?;
+    let reduced = plan.dispatches.iter().any(|dispatch| dispatch.kernel.name == "attention_reduce");
+    assert_eq!(reduced, parts, "{shape:?}: {:?}", gpu::explain(&problem, caps).map(|e| e.to_string()));
+    let inputs: Vec<&Tensor> = t.iter().collect();
+    ops::dispatch(OP, &plan, out, &inputs)
+}
+
 /// Shapes and options that nobody chose.
 fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let sizes = (1usize..3, 1usize..4, 1usize..3, 0usize..70, 0usize..70, 1usize..80, 1usize..80);
     sample(level, &(sizes, any::<u64>()), |((batch, kv_heads, group, seq_q, seq_k, head_dim, v_dim), seed)| {
         let mut random = Random::new(seed);
-        let v_dim = if level == Level::Smoke { v_dim.min(32) } else { v_dim };
+        let (head_dim, v_dim) = if level == Level::Smoke { (head_dim.min(64), v_dim.min(32)) } else { (head_dim, v_dim) };
         let scores = [batch, kv_heads * group, seq_q, seq_k];
         let mut mask = |chance: usize| {
             (random.below(3) < chance).then(|| {
@@ -760,6 +1032,7 @@ fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String
         let (bool_mask, bias) = (mask(1), mask(1));
         let narrow = [F16, BF16][random.below(2)];
         let all = [[F32; 4], [narrow; 4], [F32, narrow, narrow, F32], [F32, F32, narrow, F32], [narrow, F32, F32, F32]];
+        let causal = [Causal::None, Causal::TopLeft, Causal::BottomRight][random.below(3)];
         let shape = Shape {
             dtypes: all[random.below(5)],
             batch,
@@ -769,12 +1042,28 @@ fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String
             seq_k,
             head_dim,
             v_dim,
-            causal: [Causal::None, Causal::TopLeft, Causal::BottomRight][random.below(3)],
+            causal,
             scale: [None, Some(0.5), Some(-0.01)][random.below(3)],
             mask: bool_mask,
             bias,
-            ..Shape::default()
+            align: [None, None, Some(Align::Offset(random.below(90) as i64 - 20))][random.below(3)],
+            window: Window {
+                left: [None, Some(random.below(70))][random.below(2)],
+                right: if causal == Causal::None { [None, Some(random.below(70))][random.below(2)] } else { None },
+            },
+            softcap: [None, None, Some(2.5)][random.below(3)],
+            alibi: [None, Some(1), Some(kv_heads * group)][random.below(3)],
+            sinks: [None, Some(1), Some(kv_heads * group)][random.below(3)],
+            lens: (random.below(3) == 0).then(|| (0..batch).map(|_| random.below(seq_k + 4) as u32).collect()),
+            dropout: (random.below(3) == 0).then(|| Dropout { probability: 0.3, seed, offset: random.below(9) as u32 }),
+            axes: [Axes::HeadsFirst, Axes::SeqFirst][random.below(2)],
         };
-        check(OP, &subject.name, device, &case(&mut random, shape), true)
+        // As it is chosen, and by some kernel that holds the head.
+        let ways = ways(device, level);
+        let able: Vec<&Way> = ways.iter().filter(|way| head_dim <= way.most[0] && v_dim <= way.most[1]).collect();
+        let case = case(&mut random, shape);
+        check(OP, &subject.name, device, &case, true)?;
+        let way = able[random.below(able.len())];
+        check(OP, &subject.name, &way.device, &case, false).map_err(|e| format!("{}: {e}", way.name))
     })
 }

@@ -90,8 +90,9 @@ pub static ATTENTION_DIRECT: Kernel = Kernel {
     name: "attention_direct",
     source: include_str!("../../../shaders/attention_direct.wgsl"),
     tunes: &[
-        Constants { name: "d64", values: &[("QUERIES", 2), ("D_MAX", 64)] },
-        Constants { name: "d128", values: &[("QUERIES", 2), ("D_MAX", 128)] },
+        Constants { name: "q4d64", values: &[("QUERIES", 4), ("D_MAX", 64)] },
+        Constants { name: "q2d64", values: &[("QUERIES", 2), ("D_MAX", 64)] },
+        Constants { name: "q2d128", values: &[("QUERIES", 2), ("D_MAX", 128)] },
     ],
     ..COMMON
 };
@@ -707,7 +708,10 @@ impl fmt::Display for Explanation {
             write!(f, ", {} parts of the keys, joined by attention_reduce", self.choice.splits)?;
         }
         writeln!(f, ": {reason}")?;
-        writeln!(f, "  {visited} of {all} blocks of {block_q} queries by {block_k} keys; what no query of a block sees by its place is skipped")?;
+        writeln!(
+            f,
+            "  {visited} of {all} blocks of {block_q} queries by {block_k} keys; what no query of a block sees by its place is skipped"
+        )?;
         for (name, value) in tune.values {
             writeln!(f, "  {name} = {value}")?;
         }

@@ -63,7 +63,26 @@ pub enum Axes {
     SeqFirst,
 }
 
-/// Options of [`attention`]. All of them combine.
+/// Options of [`attention`]. All of them combine, but for a window to the right with causal masking, which hides all that is there:
+///
+/// | with | `causal` | `align` | `window.left` | `window.right` | `scale` | `softcap` | `mask` | `bias` | `alibi` | `sinks` | `kv_lens` | `dropout` | `axes` |
+/// |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+/// | `causal` | yes |  |  |  |  |  |  |  |  |  |  |  |  |
+/// | `align` | yes | yes |  |  |  |  |  |  |  |  |  |  |  |
+/// | `window.left` | yes | yes | yes |  |  |  |  |  |  |  |  |  |  |
+/// | `window.right` | `Error::Argument` | yes | yes | yes |  |  |  |  |  |  |  |  |  |
+/// | `scale` | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |  |
+/// | `softcap` | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |
+/// | `mask` | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |
+/// | `bias` | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |
+/// | `alibi` | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |
+/// | `sinks` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |
+/// | `kv_lens` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |
+/// | `dropout` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |
+/// | `axes` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+///
+/// What masks adds up: a key is seen if `causal`, `window`, `kv_lens`, `mask` and `bias` all let it be. `softcap` comes before what is added. Every pair holds
+/// for the logarithms of the sums ([`attention_with_lse`]) too.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attention<'a> {
     /// Whether keys after a query's place are masked.
@@ -465,6 +484,13 @@ fn check_types(qkv: &[ops::Named], options: &Attention) -> Result<()> {
 
 fn check_numbers(options: &Attention) -> Result<()> {
     let refused = |argument, problem, help| Err(Error::Argument { op: OP, argument, problem, help });
+    if let Some(right) = options.window.right.filter(|&right| options.causal && right > 0) {
+        return refused(
+            "window",
+            format!("shows {right} keys to the right, all of which causal masking hides"),
+            "leave `right` out, or `causal`",
+        );
+    }
     if let Some(scale) = options.scale {
         ops::check_scale(OP, scale)?;
     }

@@ -57,7 +57,7 @@ fn direct(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     if caps.kind != AdapterKind::Software {
         return Err("is for adapters that run on the CPU".into());
     }
-    let old = mesa(caps).is_some_and(|version| version < 26);
+    let old = caps.mesa().is_some_and(|version| version < 26);
     let (name, reason) = match problem.m() {
         _ if problem.batch_invariant => ("rows8", "one for every m"),
         0..=2 => ("rows2", "rows that are not there cost as much as others: by arithmetic"),
@@ -66,12 +66,6 @@ fn direct(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
         _ => ("rows16", "measured: 36 times naive on Mesa 26; a gathered element is used for 16 rows"),
     };
     Ok(Choice { kernel: &MATMUL_DIRECT, tune: tune(&MATMUL_DIRECT, name), splits: 1, swapped: false, reason })
-}
-
-/// The major version of Mesa, where a driver says so.
-fn mesa(caps: &Caps) -> Option<u32> {
-    let (_, rest) = caps.driver.split_once("Mesa ")?;
-    rest.split('.').next()?.parse().ok()
 }
 
 /// Bound by reading one operand once.
