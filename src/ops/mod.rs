@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | [`matmul`](matmul()) | `act(alpha lhs · rhs + beta c + bias) ⊙ (alpha lhs · gate) + residual`, each but the product an option | [… m k] · [… k n] → [… m n], vectors too |
 //! | [`softmax`](softmax()), [`log_softmax`] | `exp(l - max l) / Σ exp(l - max l)`, its logarithm | any, along an axis |
-//! | [`attention`](attention()) | `softmax(scale · q · kᵀ + bias, masked) · v` | [batch heads seq_q head_dim], kv heads fewer |
+//! | [`attention`](attention()), [`attention_with_lse`] | `softmax(scale · q · kᵀ + bias, masked) · v`, and `ln Σ exp` | [batch heads seq_q head_dim], kv heads fewer |
+//! | [`merge_attention`](merge_attention()) | two results over different keys as one | [batch heads seq_q v_dim], with their `ln Σ exp` |
 //! | [`add`], [`sub`], [`mul`], [`div`], [`pow`], [`min`], [`max`] | of `lhs` and `rhs` | broadcast |
 //! | [`neg`], [`abs`], [`exp`], [`log`], [`sqrt`], [`rsqrt`], [`erf`], [`clamp`] | of `x` | any |
 //! | [`relu`], [`gelu`], [`gelu_tanh`], [`silu`], [`sigmoid`], [`tanh`], [`softplus`], [`hard_swish`] | activations of `x` | any |
@@ -47,6 +48,7 @@ mod concat;
 pub mod copy;
 pub mod gather;
 pub mod matmul;
+pub mod merge_attention;
 pub mod reduce;
 pub mod softmax;
 pub mod unary;
@@ -65,6 +67,7 @@ pub use copy::{copy, copy_into};
 pub use gather::check_indices;
 pub use gather::{check_indices_async, gather, gather_into};
 pub use matmul::{Activation, Bias, Matmul, matmul, matmul_into};
+pub use merge_attention::{merge_attention, merge_attention_into};
 pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 pub use unary::{

@@ -8,6 +8,7 @@ use gristmill::{DType, Device, Tensor};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 
+use crate::support::bounds;
 use crate::support::compare::compare;
 use crate::support::devices::{Level, Subject, only};
 use crate::support::input::{Form, Host, Random};
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials(OP, "pairs", pairs));
     all.extend(trials(OP, "edges", edges));
     all.extend(trials(OP, "lse", lse));
+    all.extend(trials(OP, "merges", merges));
     #[cfg(feature = "gpu")]
     all.extend(trials(OP, "choices", choices));
     all.push(trial("attention::threads", || {
@@ -276,17 +278,31 @@ fn case_of(shape: Shape, inputs: Vec<Host>, n3: bool) -> Case {
     }
 }
 
+/// A mask with what hides the keys that it is too short for.
+fn padded(mask: &Host, seq_k: usize, hidden: f64) -> (Vec<f64>, Vec<usize>) {
+    let (mut dims, own) = (mask.dims.clone(), mask.dims.last().copied().unwrap_or(1));
+    if own == 1 || own == seq_k {
+        return (mask.f64s(), dims);
+    }
+    dims.pop();
+    dims.push(seq_k);
+    let rows = mask.f64s().chunks(own).flat_map(|row| row.iter().copied().chain(vec![hidden; seq_k - own]).collect::<Vec<_>>()).collect();
+    (rows, dims)
+}
+
 /// Over [batch, heads, seq_q, seq_k]: what is added to each score, -inf where masked.
 fn biases(shape: &Shape, inputs: &[Host]) -> Vec<f64> {
     let scores = [shape.batch, shape.heads, shape.seq_q, shape.seq_k];
     let count: usize = scores.iter().product();
     let mut all = vec![0.0; count];
     if let Some(mask) = shape.input(0).map(|input| &inputs[input]) {
-        let mask = broadcast(&mask.f64s(), &mask.dims, &scores);
+        let (values, dims) = padded(mask, shape.seq_k, 0.0);
+        let mask = broadcast(&values, &dims, &scores);
         all.iter_mut().zip(mask).for_each(|(b, shown)| *b = if shown == 0.0 { f64::NEG_INFINITY } else { *b });
     }
     if let Some(bias) = shape.input(1).map(|input| &inputs[input]) {
-        let bias = broadcast(&bias.f64s(), &bias.dims, &scores);
+        let (values, dims) = padded(bias, shape.seq_k, f64::NEG_INFINITY);
+        let bias = broadcast(&values, &dims, &scores);
         all.iter_mut().zip(bias).for_each(|(b, add)| *b += add);
     }
     for (i, b) in all.iter_mut().enumerate() {
@@ -774,7 +790,11 @@ const OPTIONS: &[Option_] = &[
 fn table() -> Result<Vec<(String, String, String)>, String> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/attention/mod.rs");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("/// |")).skip_while(|line| !line.starts_with(" with |"));
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("/// |"))
+        .skip_while(|line| !line.starts_with(" with |"))
+        .take(OPTIONS.len() + 2);
     let mut rows = lines
         .take_while(|line| line.ends_with('|'))
         .map(|line| line.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>());
@@ -925,6 +945,74 @@ fn lse(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
             }
             let got: Vec<f64> = got.into_iter().map(f64::from).collect();
             compare(&got, &truth.lse, &truth.lse_bounds, &dims).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+/// Parts over some of the keys each, joined: what one over all of them is, in every type and form; parts without keys; far apart.
+fn merges(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(45);
+    for (i, (dims, types)) in [
+        ([2, 3, 5, 8], [F32; 3]),
+        ([1, 2, 9, 7], [F32; 3]),
+        ([1, 2, 70, 16], [F16, F32, F16]),
+        ([2, 1, 3, 10], [BF16; 3]),
+        ([2, 1, 3, 5], [F16, BF16, BF16]),
+        ([1, 1, 1, 1], [F32, F16, F16]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if level == Level::Smoke && i % 2 == 1 {
+            continue;
+        }
+        let mut sums = |high: f64| {
+            let none = |random: &mut Random| random.below(4) == 0;
+            let values =
+                (0..dims[..3].iter().product()).map(|_| if none(&mut random) { f32::NEG_INFINITY } else { (random.unit() * high) as f32 });
+            Host::new(&dims[..3], &values.collect::<Vec<f32>>())
+        };
+        let (one_sums, other_sums) = (sums(9.0), sums(if i % 3 == 0 { 300.0 } else { 9.0 }));
+        let inputs = vec![random.floats(&dims).to(types[1]), one_sums, random.floats(&dims).to(types[2]), other_sums];
+        let f64s: Vec<Vec<f64>> = inputs.iter().map(Host::f64s).collect();
+        let (mut values, mut bounds) = (Vec::new(), Vec::new());
+        for (element, (one, other)) in f64s[0].iter().zip(&f64s[2]).enumerate() {
+            let (a, b) = (f64s[1][element / dims[3]], f64s[3][element / dims[3]]);
+            let lse = if a.max(b) == f64::NEG_INFINITY { 0.0 } else { a.max(b) + ((a - a.max(b)).exp() + (b - a.max(b)).exp()).ln() };
+            let (one, other) = ((a - lse).exp() * one, (b - lse).exp() * other);
+            let apart = if (a - b).is_finite() { (a - b).abs() } else { 0.0 };
+            values.push(one + other);
+            bounds.push(bounds::merged(apart, one.abs() + other.abs()));
+        }
+        let expected = Expected::stored(&dims, types[0], values, bounds);
+        let made = types[0];
+        let case = Case::new(
+            format!("{dims:?} {types:?}"),
+            inputs,
+            expected,
+            move |t| {
+                let mut out = Tensor::zeros(t[0].device(), made, &dims)?;
+                let mut lse = Tensor::zeros(t[0].device(), F32, &dims[..3])?;
+                ops::merge_attention_into(&mut out, &mut lse, &t[0], &t[1], &t[2], &t[3])?;
+                Ok(out)
+            },
+            move |out, t| {
+                let mut lse = Tensor::zeros(t[0].device(), F32, &dims[..3])?;
+                ops::merge_attention_into(out, &mut lse, &t[0], &t[1], &t[2], &t[3])
+            },
+        );
+        check("merge_attention", &subject.name, device, &case, true)?;
+        // The logarithms: the second result.
+        let t = case.inputs.iter().map(|host| host.place(device, Form::Gaps)).collect::<Result<Vec<_>, _>>()?;
+        let got = ops::merge_attention(&t[0], &t[1], &t[2], &t[3]).and_then(|(_, lse)| lse.to_vec::<f32>()).map_err(|e| e.to_string())?;
+        for (row, (&a, &b)) in f64s[1].iter().zip(&f64s[3]).enumerate() {
+            let top = a.max(b);
+            let want = if top == f64::NEG_INFINITY { top } else { top + ((a - top).exp() + (b - top).exp()).ln() };
+            let within = f64::from(got[row]) == want || (f64::from(got[row]) - want).abs() <= reference::U * (8.0 + want.abs());
+            if !within {
+                return Err(format!("row {row} of {dims:?} on {}: the logarithm is {}, not {want}", subject.name, got[row]));
+            }
         }
     }
     Ok(())

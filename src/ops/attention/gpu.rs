@@ -563,36 +563,62 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         flops: scores.saturating_mul(2).saturating_mul(columns),
     });
     if split {
-        let len = rows * v_row / 8;
-        let params = ReduceParams {
-            out_strides: four(&problem.out)?,
-            lse_strides: of_rows(problem.lse, 0)?,
-            out_offset: word(op, "out", problem.out.offset())?,
-            lse_offset: word(op, "lse", problem.lse.map_or(0, |layout| layout.offset()))?,
-            heads: word(op, "heads", heads)?,
-            seq_q: word(op, "seq_q", seq_q)?,
-            v_dim: word(op, "v_dim", v_dim)?,
-            rows: word(op, "out", rows)?,
-            eights: word(op, "v_dim", v_row / 8)?,
-            parts: word(op, "seq_k", choice.splits)?,
-            part_row: word(op, "v_dim", v_row)?,
-            has_lse: problem.lse.is_some().into(),
-            len: word(op, "out", len)?,
-            pad: 0,
-        };
-        let kernel = &ATTENTION_REDUCE;
-        let dtypes = kernel.dtypes.iter().find(|types| types[0] == out_dtype).unwrap_or(&kernel.dtypes[0]);
-        plan.dispatches.push(Dispatch {
-            kernel,
-            spec: Spec { dtypes, variant: &Constants::NONE, tune: &kernel.tunes[0], width: Width::of(written) },
-            args: vec![Arg::Tensor(0), lse_arg, out_arg, sums_arg],
-            params: bytemuck::bytes_of(&params).to_vec(),
-            grid: fold(op, caps, (len as u64).div_ceil(64))?,
-            bytes: (4 * choice.splits * rows * v_row) as u64,
-            flops: (2 * choice.splits * rows * v_row) as u64,
-        });
+        plan.dispatches.push(reduce(
+            op,
+            caps,
+            (&problem.out, out_dtype),
+            problem.lse,
+            choice.splits,
+            [Arg::Tensor(0), lse_arg, out_arg, sums_arg],
+        )?);
     }
     Ok(plan)
+}
+
+/// The second pass: parts of f32, rows of whole eights, and the logarithms of their sums, joined into `out` ([batch, heads, seq_q, v_dim]), which
+/// the kernel can write. The arguments are out, lse, the parts, and their logarithms.
+pub(crate) fn reduce(
+    op: &'static str,
+    caps: &Caps,
+    (out, out_dtype): (&Layout, DType),
+    lse: Option<Layout>,
+    parts: usize,
+    args: [Arg; 4],
+) -> Result<Dispatch> {
+    let kernel = &ATTENTION_REDUCE;
+    let [batch, heads, seq_q, v_dim] = [0, 1, 2, 3].map(|axis| out.dims()[axis]);
+    let (rows, v_row) = (batch * heads * seq_q, v_dim.next_multiple_of(8));
+    let len = rows * v_row / 8;
+    let params = ReduceParams {
+        out_strides: four(out)?,
+        lse_strides: of_rows(lse, 0)?,
+        out_offset: word(op, "out", out.offset())?,
+        lse_offset: word(op, "lse", lse.map_or(0, |layout| layout.offset()))?,
+        heads: word(op, "heads", heads)?,
+        seq_q: word(op, "seq_q", seq_q)?,
+        v_dim: word(op, "v_dim", v_dim)?,
+        rows: word(op, "out", rows)?,
+        eights: word(op, "v_dim", v_row / 8)?,
+        parts: word(op, "the parts", parts)?,
+        part_row: word(op, "v_dim", v_row)?,
+        has_lse: lse.is_some().into(),
+        len: word(op, "out", len)?,
+        pad: 0,
+    };
+    Ok(Dispatch {
+        kernel,
+        spec: Spec {
+            dtypes: kernel.dtypes.iter().find(|types| types[0] == out_dtype).unwrap_or(&kernel.dtypes[0]),
+            variant: &Constants::NONE,
+            tune: &kernel.tunes[0],
+            width: Width::of(runs(out, 3, 8, false)),
+        },
+        args: args.to_vec(),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        grid: fold(op, caps, (len as u64).div_ceil(64))?,
+        bytes: (4 * parts * rows * v_row) as u64,
+        flops: (2 * parts * rows * v_row) as u64,
+    })
 }
 
 /// Both masks as one of f32 in a scratch, over the axes that either has.

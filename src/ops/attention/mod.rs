@@ -439,19 +439,26 @@ impl<'a> Call<'a> {
 
     fn run(mut self, out: &mut Tensor, lse: Option<&mut Tensor>) -> Result<()> {
         ops::check_out_like(OP, out, &self.dims, self.problem.dtypes[1], &self.inputs)?;
-        self.problem.out = heads_first(out.layout(), self.axes)?;
-        self.problem.dtypes[0] = out.dtype();
         if let Some(lse) = &lse {
             let mut others = self.inputs.clone();
             others.push(("out", out));
             ops::check_out(OP, lse, &self.dims[..3], DType::F32, &others)?;
-            self.problem.lse = Some(heads_first(lse.layout(), self.axes)?);
         }
         if out.is_empty() {
             return Ok(());
         }
+        // Views in the problem's order, since backends fill what they are given in its own.
+        let turned = |tensor: &Tensor| match self.axes {
+            Axes::HeadsFirst => Ok(None),
+            Axes::SeqFirst => tensor.transpose(1, 2).map(Some),
+        };
+        let views = (turned(out)?, lse.as_deref().map(turned).transpose()?.flatten());
+        let (out, lse) = (views.0.as_ref().unwrap_or(out), views.1.as_ref().or(lse.as_deref()));
+        self.problem.out = *out.layout();
+        self.problem.dtypes[0] = out.dtype();
+        self.problem.lse = lse.map(|lse| *lse.layout());
         let tensors: Vec<&Tensor> = self.inputs.iter().map(|(_, t)| *t).collect();
-        ops::run_both(&self.problem, out, lse.as_deref(), &tensors)
+        ops::run_both(&self.problem, out, lse, &tensors)
     }
 }
 

@@ -9,6 +9,7 @@ const DOCS: &[(&str, &str)] = &[
     ("binary", "an error of at most `2.5 · 2^-23 · |out|` for 2^-126 ≤ |rhs| ≤ 2^126"),
     ("binary", "a relative error of at most `2^-23 · (8 + 6 · |rhs| · (1 + |log2 |lhs||))`"),
     ("matmul", "at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond"),
+    ("merge_attention", "an error of at most `2^-23 · (16 + 2 · |lse1 - lse2|) · (|w1 · out1| + |w2 · out2|)`"),
     ("reduce", "an error of at most `c · 2^-23 · Σ|x|` with c = 16 for n ≤ 64 and 4·√n beyond"),
     ("reduce", "the error of the sum, divided by n, and `3 · 2^-23 · |out|` for the division"),
     ("softmax", "at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)`"),
@@ -72,6 +73,12 @@ pub fn sums(k: usize, magnitude: f64) -> f64 {
 /// Their mean.
 pub fn mean(out: f64, n: usize, magnitude: f64) -> f64 {
     sums(n, magnitude) / n as f64 + 3.0 * U * out.abs()
+}
+
+/// Two results whose logarithms are so far apart, joined.
+pub fn merged(apart: f64, magnitude: f64) -> f64 {
+    // Below exp(-104) everything is 0 in f32.
+    U * (16.0 + 2.0 * apart.min(104.0)) * magnitude
 }
 
 /// Softmax, relative: of an element `t` below its row's maximum, in a row of `n` whose steepest exponential is off by `steepest` units.
