@@ -11,6 +11,7 @@ const DOCS: &[(&str, &str)] = &[
     ("matmul", "at most `c · 2^-23 · Σ|lhs||rhs|` with c = 16 for k ≤ 64 and 4·√k beyond"),
     ("reduce", "an error of at most `c · 2^-23 · Σ|x|` with c = 16 for n ≤ 64 and 4·√n beyond"),
     ("reduce", "the error of the sum, divided by n, and `3 · 2^-23 · |out|` for the division"),
+    ("rope", "an error of at most `2 · 2^-23 · (|a cos| + |b sin|)`"),
     ("softmax", "at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)`"),
     ("softmax", "what rounding `l` costs: `2^-22 · (|l| + |max l|)`"),
     ("softmax", "at most `2^-23 · (4t + max(3 + 2t) + n + 8)`"),
@@ -72,6 +73,11 @@ pub fn sums(k: usize, magnitude: f64) -> f64 {
 /// Their mean.
 pub fn mean(out: f64, n: usize, magnitude: f64) -> f64 {
     sums(n, magnitude) / n as f64 + 3.0 * U * out.abs()
+}
+
+/// One of a pair that is turned; `magnitude` is the sum of its two products' magnitudes.
+pub fn rotation(magnitude: f64) -> f64 {
+    2.0 * U * magnitude
 }
 
 /// Softmax, relative: of an element `t` below its row's maximum, in a row of `n` whose steepest exponential is off by `steepest` units.
