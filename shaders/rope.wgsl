@@ -1,7 +1,7 @@
 // out = x, its first 2 * half elements along head_dim turned in pairs: (a, b) becomes (a cos - b sin, b cos + a sin), in f32.
-// One invocation makes a unit: of pairs (i, i + half) 8 firsts and their seconds, of pairs (2i, 2i + 1) 8 neighbours, of what passes 8.
-// Scalar: a 32-bit word of `out` for those 8, of f32 always a pair or one that passes. Rows of 16 bits are made of whole words, and so
-// are their halves. Traffic an element: one read, one write; of the tables half a read, once for all heads from cache.
+// One invocation makes a unit: of pairs (i, i + half) 8 firsts and their seconds, of pairs (2i, 2i + 1) 16 neighbours, of what passes 8.
+// Scalar: a 32-bit word of `out` for each 8. Rows of 16 bits are made of whole words, and so are the halves that turn.
+// Traffic an element: one read, one write; of the tables half a read, from cache for all heads but the first.
 
 const WORKGROUP: u32 = 64u;
 const OUT_DTYPE: u32 = 0u;

@@ -1,7 +1,7 @@
 // The first 2 * half elements of out along head_dim turned in pairs, in their place: rope.wgsl with one binding less. The others stay.
 // One invocation makes a unit, and owns both elements of each pair in it: of pairs (i, i + half) 8 firsts and their seconds, of pairs
-// (2i, 2i + 1) 8 neighbours. Scalar: a 32-bit word of `out` for those 8, of f32 always a pair. Rows of 16 bits are made of whole words,
-// and so are their halves. Traffic an element that turns: one read, one write.
+// (2i, 2i + 1) 16 neighbours. Scalar: a 32-bit word of `out` for each 8. Rows of 16 bits are made of whole words, and so are the halves
+// that turn. Traffic an element that turns: one read, one write.
 
 const WORKGROUP: u32 = 64u;
 const OUT_DTYPE: u32 = 0u;

@@ -118,28 +118,33 @@ fn store(row: Row, element: u32, value: Eight) {
     }
 }
 
-// A unit that turns.
+// A unit that turns: an Eight of firsts and that of their seconds, or two Eights of neighbours.
 fn turn_unit(row: Row, unit: u32) {
     let size = unit_size();
-    if params.style == INTERLEAVED && size > 1u {
-        let element = unit * size;
-        store(row, element, join(turned(split(load(row, element)), angles_at(row, element / 2u, 1u))));
-        return;
-    }
-    // The firsts of pairs and the seconds.
+    let neighbours = params.style == INTERLEAVED && size > 1u;
     let frequency = unit * size;
     var first = frequency;
     var next = frequency + params.half;
     if params.style == INTERLEAVED {
-        first = 2u * unit;
-        next = first + 1u;
+        first = 2u * frequency;
+        next = first + size;
     }
     let a = load(row, first);
     let b = load(row, next);
-    let low = turned(Eight(a.low, b.low), angles_at(row, frequency, size));
-    var high = low;
-    if VECTOR {
-        high = turned(Eight(a.high, b.high), angles_at(row, frequency + 4u, 4u));
+    var low = Eight(a.low, b.low);
+    var high = Eight(a.high, b.high);
+    if neighbours {
+        low = split(a);
+        high = split(b);
+    }
+    low = turned(low, angles_at(row, frequency, select(size, 1u, neighbours)));
+    if VECTOR || neighbours {
+        high = turned(high, angles_at(row, frequency + size / 2u, 1u));
+    }
+    if neighbours {
+        store(row, first, join(low));
+        store(row, next, join(high));
+        return;
     }
     store(row, first, Eight(low.low, high.low));
     store(row, next, Eight(low.high, high.high));

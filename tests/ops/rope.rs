@@ -23,6 +23,8 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("rope", "there_and_back", there_and_back));
     all.extend(trials("rope", "large_grid", large_grid));
     all.extend(trials("rope", "random", random));
+    #[cfg(feature = "gpu")]
+    all.push(trial("rope::plans", plans));
     all.push(trial("rope::threads", || {
         same_on_any_threads(|_| {
             let mut random = Random::new(8);
@@ -474,6 +476,63 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
         None => Ok(()),
         Some(at) => Err(format!("{rows} rows of {width} on {}: element {at} is {}", subject.name, out[at])),
     }
+}
+
+/// By 16 bytes wherever layouts and halves are made of whole eights, in one dispatch unless 16-bit elements would share words.
+#[cfg(feature = "gpu")]
+fn plans() -> Result<(), String> {
+    use gristmill::Layout;
+    use gristmill::gpu::Caps;
+    use gristmill::ops::rope::{Problem, gpu};
+
+    let dense = |dims: &[usize]| Layout::contiguous(dims).expect("a small shape");
+    let narrow = |layout: Layout, start, len| layout.narrow(3, start, len).expect("a window");
+    let plain = |dims: [usize; 4], half: usize| Problem {
+        in_place: false,
+        dtypes: [BF16; 2],
+        style: RopeStyle::Half,
+        inverse: false,
+        offset: 0,
+        sections: None,
+        out: dense(&dims),
+        x: dense(&dims),
+        cos: dense(&[9, half]),
+        sin: dense(&[9, half]),
+        positions: None,
+    };
+    let wide = plain([2, 3, 9, 72], 32);
+    let window = narrow(dense(&[2, 3, 9, 80]), 8, 72);
+    let gaps = narrow(dense(&[2, 3, 9, 75]), 0, 72);
+    let turned = dense(&[2, 9, 3, 72]).transpose(1, 2).expect("two axes");
+    let far = dense(&[9, 33]).narrow(1, 0, 32).expect("a window");
+    for (what, problem, dispatches, vector) in [
+        ("whole eights", wide.clone(), 1, true),
+        ("heads behind rows", Problem { x: turned, out: turned, ..wide.clone() }, 1, true),
+        ("a window of eights", Problem { x: window, ..wide.clone() }, 1, true),
+        ("a window that breaks them", Problem { x: gaps, ..wide.clone() }, 1, false),
+        ("a table that breaks them", Problem { sin: far, ..wide.clone() }, 1, false),
+        ("halves of four", plain([1, 1, 9, 72], 4), 1, false),
+        ("halves of five", plain([1, 1, 9, 72], 5), 2, false),
+        ("odd rows", plain([1, 1, 9, 71], 32), 2, false),
+        ("odd rows of f32", Problem { dtypes: [F32, BF16], ..plain([1, 1, 9, 71], 32) }, 1, false),
+        ("from another type", Problem { dtypes: [BF16, F32], ..wide.clone() }, 2, true),
+    ] {
+        for style in STYLES {
+            for in_place in [false, true] {
+                if in_place && (problem.x != problem.out || problem.dtypes[0] != problem.dtypes[1]) {
+                    continue;
+                }
+                let problem = Problem { style, in_place, ..problem.clone() };
+                let plan = gpu::plan(&Caps::webgpu_defaults(), None, &problem).map_err(|e| e.to_string())?;
+                let first = &plan.dispatches[0];
+                // Through a scratch it is out of place.
+                let name = if in_place && dispatches == 1 { "rope_in_place" } else { "rope" };
+                let got = (plan.dispatches.len(), first.spec.to_string().ends_with(".vector"), first.kernel.name);
+                expect(got == (dispatches, vector, name), format!("{what}, {style:?}: {got:?}"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Calls that nobody chose.

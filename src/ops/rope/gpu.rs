@@ -1,6 +1,6 @@
 //! RoPE on a GPU: [`ROPE`] and [`ROPE_IN_PLACE`].
 
-use super::{Problem, RopeSections, RopeStyle};
+use super::{Problem, RopeSections};
 use crate::error::Result;
 use crate::gpu::{
     Access, Arg, Binding, Caps, Constants, Dispatch, Kernel, Needs, Params as _, Pin, Plan, Spec, Width, check_binding, fold, runs, word,
@@ -93,7 +93,7 @@ crate::params! {
         row_units: u32,
         /// Units.
         units: u32,
-        /// [`RopeStyle`], as it is numbered.
+        /// [`RopeStyle`](super::RopeStyle), as it is numbered.
         style: u32,
         /// 0, or how three positions share the pairs: 1 in sections, 2 in turn.
         streams: u32,
@@ -141,9 +141,8 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let [out_dtype, x_dtype] = problem.dtypes;
     let kernel = if problem.in_place { &ROPE_IN_PLACE } else { &ROPE };
     let half = problem.half();
-    let (halves, interleaved) = (problem.style == RopeStyle::Half, problem.style == RopeStyle::Interleaved);
-    // Whether rows, and the firsts of their pairs, are whole units of so many elements.
-    let whole = |layout: &Layout, unit: usize| runs(layout, 3, unit, false) && (if halves { half } else { 2 * half }).is_multiple_of(unit);
+    // Whether rows, and the halves of them that turn, are whole units of so many elements.
+    let whole = |layout: &Layout, unit: usize| runs(layout, 3, unit, false) && half.is_multiple_of(unit);
     let wanted = [out_dtype, U32, F32, F32, x_dtype];
     let listed = kernel.types(&wanted[..kernel.bindings.len()]);
     let Some(dtypes) = listed.filter(|_| out_dtype == F32 || whole(&problem.out, 2)) else {
@@ -175,8 +174,8 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         Spec { dtypes, variant: &Constants::NONE, tune: Pin::tune_of(op, pin, kernel)?.unwrap_or(&TUNES[0]), width: Width::of(proven) };
     let [batch, heads, seq, head_dim] = [0, 1, 2, 3].map(|axis| problem.out.dims()[axis]);
     let size = if proven { 8 } else { 4 / out_dtype.block_bytes() };
-    // Of neighbours a unit holds whole pairs, and of single elements one pair all the same.
-    let turning = if interleaved && size > 1 { 2 * half / size } else { half / size };
+    // Each turns two.
+    let turning = half / size;
     let passing = if problem.in_place { 0 } else { (head_dim - 2 * half) / size };
     let rows = batch * heads * seq;
     let units = rows * (turning + passing);

@@ -380,6 +380,15 @@ mod tests {
         assert!(got.windows(2).all(|pair| pair[0] > pair[1]), "they fall");
     }
 
+    /// Three frequencies of a golden that PyTorch computed (tests/data/torch, rope_llama3_scaled): kept, blended, divided.
+    #[test]
+    fn llama3_is_the_goldens() {
+        let scaling = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
+        let got = scaled(500_000.0, 64, scaling);
+        let want = [(14, 0.003_211_445_994_752_591_3), (16, 0.000_524_846_160_992_954_7), (31, 3.767_322_690_173_964_5e-7)];
+        assert!(want.iter().all(|&(i, want)| near(got[i], want)), "{got:?}");
+    }
+
     /// A context of 4096 at theta 10,000 and 32 elements: the blend goes from frequency floor(5.24) = 5 to ceil(11.26) = 12.
     #[test]
     fn yarn_blends_between_its_ends() {
