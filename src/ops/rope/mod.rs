@@ -113,8 +113,8 @@ impl Problem {
 /// is not waited for: there what such a position turns becomes zeros (a negative one is past the end too), and
 /// [`check_indices`](ops::check_indices) finds the first that is too high.
 ///
-/// Numerics: an error of at most `2 · 2^-23 · (|a cos| + |b sin|)`, and so for the other of a pair, by the table's cosines and sines, each of
-/// which is the nearest f32. What does not turn is exact. A result of 16 bits is rounded once more, to nearest even; results below 2^-126
+/// Numerics: an error of at most `2 · 2^-23 · (|a cos| + |b sin|)`, and so for the other of a pair, by the table's cosines and sines, which
+/// are rounded once from f64. What does not turn is exact. A result of 16 bits is rounded once more, to nearest even; results below 2^-126
 /// may be 0.
 ///
 /// ```
@@ -160,7 +160,7 @@ pub fn rope_into(out: &mut Tensor, x: &Tensor, table: &RopeTable, options: &Rope
     ops::run(&problem, out, &inputs)
 }
 
-/// [`rope`] of `x`, in its place. What does not turn is not touched.
+/// [`rope`] of `x`, in its place. What does not turn stays.
 ///
 /// # Errors
 /// As `rope`, and [`Error::Overlap`] if `x` shares storage with the table or the positions, or elements of it share a place.
