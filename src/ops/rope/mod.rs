@@ -53,6 +53,20 @@ impl RopeSections {
 }
 
 /// Options of [`rope`].
+///
+/// ```
+/// use gristmill::{Device, Tensor, ops};
+/// use gristmill::ops::{Rope, RopeFrequencies, RopeSections, RopeTable};
+///
+/// // Qwen2-VL's kind: of 8 pairs, 2 turn by the time, 3 by the height and 3 by the width of each row.
+/// let device = Device::cpu();
+/// let table = RopeTable::new(&device, &RopeFrequencies::new(1_000_000.0, 16), 0..64)?;
+/// let positions = Tensor::from_slice(&device, &[0u32, 1, 1, 2, 0, 1, 1, 3, 0, 1, 2, 3], &[3, 4])?;
+/// let options = Rope { positions: Some(&positions), sections: Some(RopeSections::Chunked([2, 3, 3])), ..Default::default() };
+/// let mut q = Tensor::full(&device, 1.0f32, &[1, 2, 4, 16])?;
+/// ops::rope_in_place(&mut q, &table, &options)?;
+/// # Ok::<(), gristmill::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rope<'a> {
     /// Which elements are pairs. [`RopeStyle::Half`] by default.
