@@ -22,11 +22,12 @@ fn load(row: Row, element: u32) -> Eight {
         let word = at / per_word(X_DTYPE);
         return unpack(X_DTYPE, from_word(x[word]), from_word(x[word + second(X_DTYPE)]));
     }
-    var low = vec4<u32>(x_at(at), 0u, 0u, 0u);
+    var eight: Eight;
+    eight.low.x = x_at(at);
     if unit_size() == 2u {
-        low.y = x_at(at + params.x_strides.w);
+        eight.low.y = x_at(at + params.x_strides.w);
     }
-    return Eight(low, vec4<u32>(0u));
+    return eight;
 }
 
 @compute @workgroup_size(WORKGROUP)

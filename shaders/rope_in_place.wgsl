@@ -15,7 +15,10 @@ fn load(row: Row, element: u32) -> Eight {
     if VECTOR {
         return unpack(OUT_DTYPE, word, from_word(out[at + second(OUT_DTYPE)]));
     }
-    return Eight(vec4<u32>(element_of(OUT_DTYPE, word, 0u), element_of(OUT_DTYPE, word, 1u), 0u, 0u), vec4<u32>(0u));
+    var eight: Eight;
+    eight.low.x = element_of(OUT_DTYPE, word, 0u);
+    eight.low.y = element_of(OUT_DTYPE, word, 1u);
+    return eight;
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -14,8 +14,8 @@ struct Params {
     turning: u32, // units of a row that turn; the others pass
     row_units: u32,
     units: u32,
-    style: u32,
-    streams: u32, // 0, CHUNKED or IN_TURN
+    style: u32, // 0: pairs (i, i + half); 1: INTERLEAVED
+    streams: u32, // 0: a row has one position; 1: three, in sections; 2: in turn
     sign: u32, // of the sines
     positions_offset: u32,
     has_positions: u32,
@@ -74,8 +74,8 @@ fn word_of_angles(row: Row, stream: u32, frequency: u32) -> Angles {
     let cosine_bits = from_word(cosines[cosine / per_word(F32)]);
     let sine_bits = from_word(sines[sine / per_word(F32)]) ^ vec4<u32>(params.sign);
     return Angles(
-        bitcast<vec4<f32>>(select(vec4<u32>(0u), cosine_bits, vec4<bool>(inside))),
-        bitcast<vec4<f32>>(select(vec4<u32>(0u), sine_bits, vec4<bool>(inside))),
+        select(vec4<f32>(0.0), bitcast<vec4<f32>>(cosine_bits), vec4<bool>(inside)),
+        select(vec4<f32>(0.0), bitcast<vec4<f32>>(sine_bits), vec4<bool>(inside)),
     );
 }
 
@@ -87,11 +87,11 @@ fn one_angle(row: Row, frequency: u32) -> Angles {
     return word_of_angles(row, stream, frequency);
 }
 
-// Of the frequencies from one on: four in the vector width, else `count`.
-fn angles_at(row: Row, frequency: u32, count: u32) -> Angles {
+// Of the frequencies from one on: four in the vector width, else one or two.
+fn angles_at(row: Row, frequency: u32, two: bool) -> Angles {
     if !VECTOR {
         var angles = one_angle(row, frequency);
-        if count == 2u {
+        if two {
             let next = one_angle(row, frequency + 1u);
             angles.cosine.y = next.cosine.x;
             angles.sine.y = next.sine.x;
@@ -137,9 +137,9 @@ fn turn_unit(row: Row, unit: u32) {
         low = split(a);
         high = split(b);
     }
-    low = turned(low, angles_at(row, frequency, select(size, 1u, neighbours)));
+    low = turned(low, angles_at(row, frequency, size == 2u && !neighbours));
     if VECTOR || neighbours {
-        high = turned(high, angles_at(row, frequency + size / 2u, 1u));
+        high = turned(high, angles_at(row, frequency + size / 2u, false));
     }
     if neighbours {
         store(row, first, join(low));

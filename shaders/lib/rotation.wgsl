@@ -1,13 +1,11 @@
 // Pairs of elements and their rotation, on 32-bit forms (lib/element.wgsl). An Eight of pairs holds the first of each in `low` and the
 // second in `high`.
 
-// How elements pair up: i with i + half, or 2i with 2i + 1.
-const HALF: u32 = 0u;
+// Pairs of 2i and 2i + 1; else of i and i + half.
 const INTERLEAVED: u32 = 1u;
 
-// Which positions a frequency takes, of three: those of its section, or in turn while each has some left.
+// Of three positions a frequency takes that of its section; else they take turns, while each has some left.
 const CHUNKED: u32 = 1u;
-const IN_TURN: u32 = 2u;
 
 // Of four frequencies.
 struct Angles {
