@@ -40,6 +40,7 @@
 //! | x and a weight | x · wᵀ | [`ops::matmul`](ops::matmul()) with `w.transpose(-1, -2)`: the transpose costs nothing |
 //! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
 //! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
+//! | queries and keys | them turned by their positions | [`ops::rope`](ops::rope()) with an [`ops::RopeTable`]: made once from [`ops::RopeFrequencies`], a model's config |
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
 //! | two tensors | their sum, product, quotient, power, extremes | [`ops::add`], [`ops::mul`], [`ops::div`], …, with broadcasting |
 //! | a tensor | sums, means, extremes of it, or where these lie | [`ops::sum`], [`ops::mean`], [`ops::amax`], [`ops::argmax`], over any axes |
@@ -49,7 +50,7 @@
 //! | two tensors | which elements are equal, lower, … | [`ops::eq`], [`ops::lt`] and their like: bools, also masks for attention |
 //! | a mask and two tensors | the one or the other, by element | [`ops::where_cond`](ops::where_cond()) |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
-//! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op |
+//! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op or of `rope` |
 //! | users who share a batch | results that do not depend on it | [`Device::batch_invariant`] |
 //! | a wgpu device of my own | gristmill on it | `Device::from_wgpu`; `Tensor::from_buffer`, `Tensor::buffer`, `Device::record` |
 //! | a kernel of my own | it among the ops | `ops::dispatch` |

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gristmill::gpu::{Access, AdapterKind, Arg, Backend, Caps, GpuOptions, Needs, Pin, Plan, wgpu};
-use gristmill::ops::{Dropout, attention, binary, cast, compare, copy, gather, matmul, reduce, softmax, unary, where_cond};
+use gristmill::ops::{Dropout, attention, binary, cast, compare, copy, gather, matmul, reduce, rope, softmax, unary, where_cond};
 use gristmill::{DType, Device, Layout, ops};
 use naga::proc::TypeResolution;
 use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
@@ -547,6 +547,73 @@ fn gathers(watch: &mut Watch) {
     }
 }
 
+/// Heads of whole eights, words and neither; tables that end where they are read last; positions that are not there.
+fn ropes(watch: &mut Watch) {
+    use rope::{RopeSections, RopeStyle};
+    let caps = watch.caps.clone();
+    for (at, (dims, half)) in [
+        ([1, 1, 1, 2], 1),
+        ([2, 3, 5, 16], 8),
+        ([3, 2, 7, 24], 8),
+        ([2, 2, 9, 40], 12),
+        ([1, 3, 33, 22], 10),
+        ([2, 2, 5, 13], 5),
+        ([1, 4, 65, 64], 32),
+        ([2, 1, 3, 256], 128),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rows = dims[2];
+        for (i, &x) in places(&dims).iter().enumerate() {
+            let (out, [cos, sin]) = (places(&dims)[(i + at) % 4], [i, i + at].map(|i| places(&[rows, half])[i % 4]));
+            for style in [RopeStyle::Half, RopeStyle::Interleaved] {
+                for (kind, sections) in [
+                    None,
+                    None,
+                    Some(RopeSections::Chunked([half - half / 2, half / 4, half / 2 - half / 4])),
+                    Some(RopeSections::Interleaved([half - 2 * (half / 3), half / 3, half / 3])),
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    let streams = if sections.is_some() { 3 } else { 1 };
+                    let positions = (kind > 0).then(|| dense(&[streams, dims[0], dims[2]]));
+                    let count = streams * dims[0] * dims[2];
+                    let ids: Vec<u32> =
+                        (0..count).map(|i| if i % 5 == 4 { u32::MAX - i as u32 } else { (i * 7 % (rows + 1)) as u32 }).collect();
+                    for dtypes in [[F32, F32], [F16, F16], [BF16, BF16], [F32, BF16], [F16, F32]] {
+                        let what = format!("rope {dtypes:?} {style:?} {dims:?} {half} {sections:?} place {i}");
+                        let problem = rope::Problem {
+                            in_place: false,
+                            dtypes,
+                            style,
+                            inverse: at % 2 == 1,
+                            offset: 0,
+                            sections,
+                            out,
+                            x,
+                            cos,
+                            sin,
+                            positions,
+                        };
+                        let mut tensors = vec![(&out, dtypes[0]), (&x, dtypes[1]), (&cos, F32), (&sin, F32)];
+                        tensors.extend(positions.as_ref().map(|positions| (positions, U32)));
+                        let hold = positions.is_some().then_some((4, bytemuck::cast_slice(&ids)));
+                        watch.run(&what, rope::gpu::plan(&caps, None, &problem), &tensors, hold);
+                        if dtypes[0] == dtypes[1] {
+                            let problem = rope::Problem { in_place: true, x: out, ..problem };
+                            tensors.remove(1);
+                            let hold = hold.map(|(_, bytes)| (3, bytes));
+                            watch.run(&format!("{what} in place"), rope::gpu::plan(&caps, None, &problem), &tensors, hold);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Every kernel whose name `is_ours`, by these families of cases.
 fn every_index_stays_inside(families: &[fn(&mut Watch)], is_ours: fn(&str) -> bool) {
     let adapters = Device::adapters();
@@ -581,7 +648,7 @@ fn every_index_of_matmul_stays_inside() {
 
 #[test]
 fn every_other_index_stays_inside() {
-    every_index_stays_inside(&[gathers, elementwise, reductions, rows, attentions], |name| !name.starts_with("matmul"));
+    every_index_stays_inside(&[gathers, ropes, elementwise, reductions, rows, attentions], |name| !name.starts_with("matmul"));
 }
 
 /// An index past the end of each kind of thing is seen, one inside is not.

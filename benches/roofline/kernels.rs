@@ -140,6 +140,15 @@ fn rows() -> Vec<Row> {
         let exact = move |i: usize| (host[chosen[i / SIDE] as usize * SIDE + i % SIDE].into(), 0.0);
         into(device, DType::F32, &DIMS, move |out| ops::gather_into(out, &x, &indices, 0), exact)
     });
+    // 32 heads of 1,024 rows.
+    row("rope", "half", 3 * LEN, 8 * LEN, |device| {
+        let (x, table, exact) = turning(device);
+        into(device, DType::F32, &TURNED, move |out| ops::rope_into(out, &x, &table, &Default::default()), exact)
+    });
+    row("rope_in_place", "half", 3 * LEN, 8 * LEN, |device| {
+        let (x, table, exact) = turning(device);
+        ready(&x, move |x| ops::rope_in_place(x, &table, &Default::default()), exact)
+    });
     row("compare", "lt", LEN, 9 * LEN, |device| {
         let [(lhs, left), (rhs, right)] = [1, 2].map(|seed| normals(device, &DIMS, seed));
         let exact = move |i: usize| (if left[i] < right[i] { 1.0 } else { 0.0 }, 0.0);
@@ -162,6 +171,22 @@ fn rows() -> Vec<Row> {
         into(device, DType::F32, &DIMS, move |out| ops::where_cond_into(out, &cond, &on_true, &on_false), exact)
     });
     rows
+}
+
+/// 64 MiB of heads.
+const TURNED: [usize; 4] = [4, 32, 1024, 128];
+
+/// Heads, the table that turns them, and what each element becomes.
+fn turning(device: &Device) -> (Tensor, ops::RopeTable, impl Fn(usize) -> (f64, f64) + use<>) {
+    let (x, host) = normals(device, &TURNED, 1);
+    let table = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 128), 0..1024).expect("a table");
+    let (cos, sin) = (numbers(table.cos()), numbers(table.sin()));
+    let exact = move |i: usize| {
+        let at = i / 128 % 1024 * 64 + i % 64;
+        let (own, other) = (f64::from(host[i]) * f64::from(cos[at]), f64::from(host[i ^ 64]) * f64::from(sin[at]));
+        (if i & 64 == 0 { own - other } else { own + other }, 2.0 * U * (own.abs() + other.abs()) + TINY)
+    };
+    (x, table, exact)
 }
 
 /// A call that writes `out`, whose elements are checked: the exact value and its bound.

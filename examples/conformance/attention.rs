@@ -147,8 +147,7 @@ pub fn onnx(call: &Call) -> Results {
     let mask = mask(call, k.shape()[2])?;
     let mut y = attend(&q, &k, &v, mask.as_ref(), attributes.number("scale")?, &places)?;
     if call.given(0).is_some_and(|q| q.shape.len() == 3) {
-        let [batch, heads, seq, dim] = [0, 1, 2, 3].map(|axis| y.shape()[axis]);
-        y = y.permute(&[0, 2, 1, 3])?.contiguous()?.reshape(&[batch, seq, heads * dim])?;
+        y = joined(&y)?;
     }
     let present = |i: usize, tensor: &Tensor| call.wanted(i).then(|| ops::copy(tensor)).transpose();
     Ok(vec![Some(y), present(1, &k)?, present(2, &v)?])
@@ -167,7 +166,7 @@ fn refuse(call: &Call) -> Outcome<()> {
 }
 
 /// An input as [batch, heads, seq, dim], from that or from [batch, seq, heads * dim].
-fn heads(call: &Call, input: usize, attribute: &str) -> Outcome<Tensor> {
+pub fn heads(call: &Call, input: usize, attribute: &str) -> Outcome<Tensor> {
     let x = call.operand(input)?;
     match x.shape()[..] {
         [_, _, _, _] => Ok(x),
@@ -177,8 +176,14 @@ fn heads(call: &Call, input: usize, attribute: &str) -> Outcome<Tensor> {
             let dim = dim.ok_or_else(|| fail(format!("manifest: {attribute} does not divide {width}")))?;
             Ok(x.reshape(&[batch, seq, heads, dim])?.permute(&[0, 2, 1, 3])?)
         }
-        _ => Err(fail("manifest: q, k or v has neither 3 nor 4 axes")),
+        _ => Err(fail(format!("manifest: input {input} has neither 3 nor 4 axes"))),
     }
+}
+
+/// [batch, heads, seq, dim] as [batch, seq, heads * dim].
+pub fn joined(y: &Tensor) -> Outcome<Tensor> {
+    let [batch, heads, seq, dim] = [0, 1, 2, 3].map(|axis| y.shape()[axis]);
+    Ok(y.permute(&[0, 2, 1, 3])?.contiguous()?.reshape(&[batch, seq, heads * dim])?)
 }
 
 /// `attn_mask`; keys beyond its end are masked.

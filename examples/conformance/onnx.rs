@@ -79,6 +79,7 @@ static OPS: &[Op] = &[
     op("ReduceSum", |call| reduce(call, ops::sum), REDUCES, 2),
     op("Relu", |call| unary(call, ops::relu), &[], 1),
     op("Reshape", reshape, &["allowzero"], 2),
+    op("RotaryEmbedding", rotary_embedding, &["interleaved", "num_heads", "rotary_embedding_dim"], 4),
     op("Sigmoid", |call| unary(call, ops::sigmoid), &[], 1),
     op("Slice", slice, &[], 5),
     op("Softmax", softmax, &["axis"], 1),
@@ -256,6 +257,36 @@ fn place(call: &Call, compute: fn(&Tensor, isize, bool) -> gristmill::Result<Ten
 fn gather(call: &Call) -> Results {
     let axis = call.attributes.int("axis")?.unwrap_or(0);
     one(ops::gather(&call.carried(0)?, &call.carried(1)?, axis as isize)?)
+}
+
+/// RotaryEmbedding, opset 23. Without position_ids the caches have a row for each row of x.
+fn rotary_embedding(call: &Call) -> Results {
+    let attributes = call.attributes;
+    let x = attention::heads(call, 0, "num_heads")?;
+    let [batch, seq, width] = [0, 2, 3].map(|axis| x.shape()[axis]);
+    let half = match attributes.count("rotary_embedding_dim")?.unwrap_or(0) {
+        0 => width / 2,
+        turned => turned / 2,
+    };
+    let (cache, positions) = match call.given(3) {
+        Some(_) => (None, call.carried(3)?),
+        None => {
+            let places = Tensor::arange::<u32>(call.device, 0.0, 1.0, batch * seq)?;
+            (Some([batch * seq, half]), places.reshape(&[batch, seq])?)
+        }
+    };
+    let cached = |i: usize| {
+        let whole = ops::cast(&call.operand(i)?, DType::F32)?;
+        Ok::<_, crate::manifest::Stop>(if let Some(shape) = cache { whole.reshape(&shape)? } else { whole })
+    };
+    let table = ops::RopeTable::from_tensors(&cached(1)?, &cached(2)?)?;
+    if table.rotary_dim() != 2 * half {
+        return Err(fail(format!("manifest: caches for {} elements, of {} that turn", table.rotary_dim(), 2 * half)));
+    }
+    let style = if attributes.flag("interleaved")? { ops::RopeStyle::Interleaved } else { ops::RopeStyle::Half };
+    let y = ops::rope(&x, &table, &ops::Rope { style, positions: Some(&positions), ..Default::default() })?;
+    let packed = call.given(0).is_some_and(|x| x.shape.len() == 3);
+    one(if packed { attention::joined(&y)? } else { y })
 }
 
 fn matmul(call: &Call) -> Results {

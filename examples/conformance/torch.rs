@@ -16,7 +16,9 @@ struct Op {
     attributes: &'static [&'static str],
     /// All that there may be, those for gradients too.
     inputs: &'static [&'static str],
-    /// The types that it computes in: a case runs in each that its inputs are exact in.
+    /// Those of them that are read on the host, whatever type it computes in.
+    host: &'static [&'static str],
+    /// The types that it computes in: a case runs in each that its other inputs are exact in.
     dtypes: &'static [DType],
 }
 
@@ -27,7 +29,20 @@ const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 type Activation = fn(&Tensor, &Tensor) -> gristmill::Result<Tensor>;
 
 const fn activation(name: &'static str, of: Activation) -> Op {
-    Op { name, compute: Compute::Activation(of), attributes: &["beta", "threshold"], inputs: &["x", "u", "dy"], dtypes: &[DType::F32] }
+    let (attributes, inputs): (&[&str], &[&str]) = (&["beta", "threshold"], &["x", "u", "dy"]);
+    Op { name, compute: Compute::Activation(of), attributes, inputs, host: &[], dtypes: &[DType::F32] }
+}
+
+const fn rotation(name: &'static str, compute: fn(&Call) -> Results) -> Op {
+    Op {
+        name,
+        compute: Compute::Call(compute),
+        // What theta and a scaling make of the frequencies, the case has; the error is that of other tables.
+        attributes: &["style", "rotary_dim", "theta", "magnitude_scale", "f32_angle_table_max_abs_err", "backward", "sections"],
+        inputs: &["x", "positions", "positions3", "inv_freq", "dy"],
+        host: &["positions", "positions3", "inv_freq"],
+        dtypes: FLOATS,
+    }
 }
 
 enum Compute {
@@ -57,6 +72,7 @@ static OPS: &[Op] = &[
             "window_right",
         ],
         inputs: &["q", "k", "v", "mask", "sink", "dout"],
+        host: &[],
         dtypes: FLOATS,
     },
     Op {
@@ -64,6 +80,7 @@ static OPS: &[Op] = &[
         compute: Compute::Call(softmax),
         attributes: &["dim", "row_kinds", "backward"],
         inputs: &["x", "dy"],
+        host: &[],
         dtypes: FLOATS,
     },
     Op {
@@ -71,9 +88,10 @@ static OPS: &[Op] = &[
         compute: Compute::Call(matmul),
         attributes: &["alpha", "backward", "k", "m", "max_abs_a_times_abs_b", "n", "trans_a", "trans_b"],
         inputs: &["a", "b", "bias", "dc"],
+        host: &[],
         dtypes: FLOATS,
     },
-    Op { name: "reduce", compute: Compute::Call(reduce), attributes: &["dim"], inputs: &["x"], dtypes: &[DType::F32] },
+    Op { name: "reduce", compute: Compute::Call(reduce), attributes: &["dim"], inputs: &["x"], host: &[], dtypes: &[DType::F32] },
     activation("erf", |x, _| ops::erf(x)),
     activation("exp", |x, _| ops::exp(x)),
     activation("geglu_erf", |x, u| ops::mul(&ops::gelu(x)?, u)),
@@ -86,7 +104,10 @@ static OPS: &[Op] = &[
     activation("silu", |x, _| ops::silu(x)),
     activation("softplus", |x, _| ops::softplus(x)),
     activation("swiglu", |x, u| ops::mul(&ops::silu(x)?, u)),
-    Op { name: "cast", compute: Compute::Call(cast), attributes: &["rounding"], inputs: &["x"], dtypes: &[DType::F32] },
+    rotation("rope", |call| rope(call, None)),
+    rotation("mrope", |call| rope(call, Some(ops::RopeSections::Chunked))),
+    rotation("mrope_interleaved", |call| rope(call, Some(ops::RopeSections::Interleaved))),
+    Op { name: "cast", compute: Compute::Call(cast), attributes: &["rounding"], inputs: &["x"], host: &[], dtypes: &[DType::F32] },
 ];
 
 /// Runs a case on a device in each type that fits, and compares its outputs.
@@ -102,7 +123,8 @@ pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
     let stored = Stored::open(&bytes)?;
     let mut report = None;
     for &dtype in op.dtypes {
-        if !fits(&inputs, &stored, dtype)? {
+        let typed = inputs.iter().flatten().filter(|arg| !op.host.contains(&arg.name.as_str()));
+        if !fits(typed, &stored, dtype)? {
             continue;
         }
         let call = Call { device, dtype, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes };
@@ -119,8 +141,8 @@ pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
 }
 
 /// Whether every input is exact in a type. Booleans are in all.
-fn fits(inputs: &[Option<Arg>], stored: &Stored, dtype: DType) -> Outcome<bool> {
-    for arg in inputs.iter().flatten() {
+fn fits<'a>(inputs: impl Iterator<Item = &'a Arg>, stored: &Stored, dtype: DType) -> Outcome<bool> {
+    for arg in inputs {
         if !stored.exact_in(arg, dtype)? {
             return Ok(false);
         }
@@ -154,6 +176,13 @@ impl Call<'_> {
             other => Err(unsupported(format!("{}: arithmetic in {other} is not offered", self.attributes.op()))),
         };
         tensor.map(Some)
+    }
+
+    /// The numbers of an input that is read on the host, and its shape.
+    fn numbers(&self, name: &str) -> Outcome<(Vec<f64>, &[usize])> {
+        let arg = self.inputs.iter().flatten().find(|arg| arg.name == name);
+        let arg = arg.ok_or_else(|| fail(format!("manifest: input {name} is missing")))?;
+        Ok((self.stored.numbers(arg)?, &arg.shape))
     }
 
     fn input(&self, name: &str) -> Outcome<Tensor> {
@@ -229,6 +258,47 @@ fn reduce(call: &Call) -> Results {
         ("argmax", ops::argmax(&x, dim, false)?),
         ("argmin", ops::argmin(&x, dim, false)?),
     ])
+}
+
+/// By a table that has a row for each position of the case, far ones too.
+fn rope(call: &Call, shared: Option<fn([usize; 3]) -> ops::RopeSections>) -> Results {
+    let attributes = call.attributes;
+    let (inv_freq, _) = call.numbers("inv_freq")?;
+    let (positions, shape) = call.numbers(if shared.is_some() { "positions3" } else { "positions" })?;
+    let factor = attributes.number("magnitude_scale")?.unwrap_or(1.0);
+    let table = ops::RopeTable::from_inv_freq(call.device, &inv_freq, factor, positions.iter().map(|&p| p as u32))?;
+    if attributes.count("rotary_dim")? != Some(table.rotary_dim()) {
+        return Err(fail("manifest: inv_freq is not of rotary_dim"));
+    }
+    let places = Tensor::arange::<u32>(call.device, 0.0, 1.0, positions.len())?.reshape(shape)?;
+    let style = match attributes.text("style")? {
+        Some("half") => ops::RopeStyle::Half,
+        Some("interleaved") => ops::RopeStyle::Interleaved,
+        other => return Err(unsupported(format!("{}: style {other:?} is not offered", attributes.op()))),
+    };
+    let sections = match shared {
+        None => None,
+        Some(shared) => {
+            let lengths = attributes.ints("sections")?.unwrap_or_default();
+            let lengths: Option<Vec<usize>> = lengths.into_iter().map(|n| usize::try_from(n).ok()).collect();
+            let lengths = lengths.and_then(|lengths| <[usize; 3]>::try_from(lengths).ok());
+            Some(shared(lengths.ok_or_else(|| fail("manifest: sections are not three sizes"))?))
+        }
+    };
+    let options = ops::Rope { style, positions: Some(&places), sections, ..Default::default() };
+    let x = call.input("x")?;
+    let mut results = vec![("y", ops::rope(&x, &table, &options)?)];
+    if let Some(dy) = call.given("dy")? {
+        results.push(("dx", ops::rope(&dy, &table, &ops::Rope { inverse: true, ..options })?));
+    }
+    // What turns (1, 0) shows its cosine and its sine.
+    let (batch, seq, half) = (x.shape()[0], x.shape()[2], inv_freq.len());
+    let ones = Tensor::full(call.device, 1.0f32, &[batch, 1, seq, half])?;
+    let zeros = Tensor::zeros(call.device, DType::F32, &[batch, 1, seq, half])?;
+    let turned = ops::rope(&ops::concat(&[&ones, &zeros], -1)?, &table, &ops::Rope { style: ops::RopeStyle::Half, ..options })?;
+    results.push(("cos", turned.narrow(-1, 0..half)?.squeeze(1)?));
+    results.push(("sin", turned.narrow(-1, half..2 * half)?.squeeze(1)?));
+    Ok(results)
 }
 
 fn cast(call: &Call) -> Results {

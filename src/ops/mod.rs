@@ -16,6 +16,7 @@
 //! | [`sum`], [`mean`], [`amax`], [`amin`], [`argmax`], [`argmin`] | over axes | any, over any of its axes |
 //! | [`concat`](concat()) | parts one after the other | along an axis |
 //! | [`gather`](gather()), [`check_indices`] | rows by index | any, along an axis |
+//! | [`rope`](rope()) | pairs of a head's elements turned by their position's angles | [batch heads seq head_dim] |
 //!
 //! All take views of any strides. The `_into` forms write into a tensor that is there, or into a view of one, and touch nothing around it; the
 //! output may not share storage with an input. A call that fails with an error about its arguments has written nothing.
@@ -50,6 +51,7 @@ pub mod gather;
 pub mod matmul;
 pub mod merge_attention;
 pub mod reduce;
+pub mod rope;
 pub mod softmax;
 pub mod unary;
 pub mod where_cond;
@@ -69,6 +71,7 @@ pub use gather::{check_indices_async, gather, gather_into};
 pub use matmul::{Activation, Bias, Matmul, matmul, matmul_into};
 pub use merge_attention::{merge_attention, merge_attention_into};
 pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
+pub use rope::{Rope, RopeFrequencies, RopeScaling, RopeSections, RopeStyle, RopeTable, RopeYarn, rope, rope_in_place, rope_into};
 pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
 pub use unary::{
     abs, abs_in_place, abs_into, clamp, clamp_in_place, clamp_into, erf, erf_in_place, erf_into, exp, exp_in_place, exp_into, gelu,
@@ -111,6 +114,8 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &matmul::gpu::MATMUL_SPLITK,
         &reduce::gpu::REDUCE,
         &reduce::gpu::REDUCE_ARG,
+        &rope::gpu::ROPE,
+        &rope::gpu::ROPE_IN_PLACE,
         &softmax::gpu::SOFTMAX,
         &unary::gpu::UNARY,
         &unary::gpu::UNARY_IN_PLACE,

@@ -45,11 +45,17 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let attend = |q: &[usize], k: &[usize], v: &[usize]| ops::attention(&f(q)?, &f(k)?, &f(v)?, &Attention::default());
     let into = |shape: &[usize]| of(DType::F32, shape);
     let unit = |t: Result<Tensor>| t.map(|_| ());
+    let unit_table = |t: Result<ops::RopeTable>| t.map(|_| ());
 
     let (two, four) = (f(&[2]).map_err(|e| e.to_string())?, f(&[4]).map_err(|e| e.to_string())?);
     let whole = of(DType::I32, &[2]).map_err(|e| e.to_string())?;
     // [2, 3] by [3, 4].
     let options = |options: ops::Matmul| ops::matmul(&x, &f(&[3, 4])?, &options).map(|_| ());
+
+    // A table of 6 positions for heads of 4 and more.
+    let table = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 4), 0..6).map_err(|e| e.to_string())?;
+    let rope = |shape: &[usize], options: ops::Rope| unit(ops::rope(&f(shape)?, &table, &options));
+    let turned = ops::Rope::default();
 
     type Call<'a> = (&'a str, Kind, Box<dyn Fn() -> Result<()> + 'a>);
     let calls: Vec<Call> = vec![
@@ -124,6 +130,78 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("neg", Kind::DType, Box::new(|| ops::neg_into(&mut into(&[3])?, &of(DType::I32, &[3])?))),
         ("gelu", Kind::Overlap, Box::new(|| ops::gelu_into(&mut x.clone(), &x))),
         ("relu", Kind::Overlap, Box::new(|| ops::relu_in_place(&mut into(&[1, 2])?.broadcast_to(&[2, 2])?))),
+        ("rope", Kind::Shape, Box::new(|| rope(&[2, 3, 4], turned))),
+        ("rope", Kind::Shape, Box::new(|| rope(&[1, 2, 3, 3], turned))),
+        ("rope", Kind::DType, Box::new(|| unit(ops::rope(&of(DType::I32, &[1, 2, 3, 4])?, &table, &turned)))),
+        ("rope", Kind::Argument, Box::new(|| rope(&[1, 2, 7, 4], turned))),
+        ("rope", Kind::Argument, Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { offset: 4, ..turned }))),
+        ("rope", Kind::Argument, Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { offset: usize::MAX, ..turned }))),
+        (
+            "rope",
+            Kind::Argument,
+            Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { offset: 1, positions: Some(&of(DType::U32, &[3])?), ..turned })),
+        ),
+        ("rope", Kind::DType, Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&f(&[3])?), ..turned }))),
+        ("rope", Kind::Shape, Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&of(DType::U32, &[2])?), ..turned }))),
+        ("rope", Kind::Shape, Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&of(DType::U32, &[3, 1, 3])?), ..turned }))),
+        (
+            "rope",
+            Kind::Argument,
+            Box::new(|| rope(&[1, 2, 3, 4], ops::Rope { sections: Some(ops::RopeSections::Chunked([1, 1, 0])), ..turned })),
+        ),
+        (
+            "rope",
+            Kind::Argument,
+            Box::new(|| {
+                let sections = Some(ops::RopeSections::Chunked([1, usize::MAX, 2]));
+                rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&of(DType::U32, &[3, 3])?), sections, ..turned })
+            }),
+        ),
+        (
+            "rope",
+            Kind::Argument,
+            // The third in turn would be the fourth pair of two.
+            Box::new(|| {
+                let sections = Some(ops::RopeSections::Interleaved([0, 2, 0]));
+                rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&of(DType::U32, &[3, 3])?), sections, ..turned })
+            }),
+        ),
+        (
+            "rope",
+            Kind::Shape,
+            Box::new(|| {
+                let sections = Some(ops::RopeSections::Interleaved([1, 1, 0]));
+                rope(&[1, 2, 3, 4], ops::Rope { positions: Some(&of(DType::U32, &[2, 3])?), sections, ..turned })
+            }),
+        ),
+        ("rope", Kind::Shape, Box::new(|| ops::rope_into(&mut into(&[1, 2, 3, 5])?, &f(&[1, 2, 3, 4])?, &table, &turned))),
+        ("rope", Kind::DType, Box::new(|| ops::rope_into(&mut of(DType::I32, &[1, 2, 3, 4])?, &f(&[1, 2, 3, 4])?, &table, &turned))),
+        (
+            "rope",
+            Kind::Overlap,
+            Box::new(|| {
+                let x = f(&[1, 2, 3, 4])?;
+                ops::rope_into(&mut x.clone(), &x, &table, &turned)
+            }),
+        ),
+        (
+            "rope",
+            Kind::Overlap,
+            Box::new(|| {
+                let wide = f(&[6, 6])?;
+                let own = ops::RopeTable::from_tensors(&wide.narrow(1, 0..2)?, table.sin())?;
+                ops::rope_in_place(&mut wide.narrow(1, 2..6)?.reshape(&[1, 1, 6, 4])?, &own, &turned)
+            }),
+        ),
+        ("rope", Kind::Overlap, Box::new(|| ops::rope_in_place(&mut f(&[1, 1, 3, 4])?.broadcast_to(&[1, 2, 3, 4])?, &table, &turned))),
+        ("rope", Kind::Shape, Box::new(|| unit_table(ops::RopeTable::from_tensors(&x, &f(&[2, 4])?)))),
+        ("rope", Kind::Shape, Box::new(|| unit_table(ops::RopeTable::from_tensors(&f(&[3])?, &f(&[3])?)))),
+        ("rope", Kind::DType, Box::new(|| unit_table(ops::RopeTable::from_tensors(&x, &of(DType::F16, &[2, 3])?)))),
+        (
+            "rope",
+            Kind::TooLarge,
+            Box::new(|| unit_table(ops::RopeTable::from_inv_freq(device, &vec![1.0; 1 << 20], 1.0, (0..usize::MAX >> 8).map(|_| 0u32)))),
+        ),
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 2, &plain)))),
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, -3, &plain)))),
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, isize::MIN, &plain)))),
@@ -139,7 +217,7 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 2, 3, 4], &[1, 0, 3, 4], &[1, 0, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 5], &[1, 1, 3, 5])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 2, 4])))),
-        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 257], &[1, 1, 3, 257], &[1, 1, 3, 4])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 513], &[1, 1, 3, 513], &[1, 1, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 0], &[1, 1, 3, 0], &[1, 1, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 300])))),
         (
@@ -393,8 +471,20 @@ mod gpu {
             let ids: Vec<u32> = (0..200).map(|i| i * 7 % 50).collect();
             let rows = ops::gather(&table, &Tensor::from_slice(device, &ids, &[20, 10])?, 0)?;
             let columns = ops::gather(&table.transpose(0, 1)?, &Tensor::from_slice(device, &ids, &[200])?, 1)?;
+            let heads = normal(&[2, 3, 40, 20], 13)?;
+            let table = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 16), 0..90)?;
+            let places: Vec<u32> = (0..80).map(|i| i * 13 % 90).collect();
+            let places = Tensor::from_slice(device, &places, &[2, 40])?;
+            let by_place = ops::Rope { style: ops::RopeStyle::Interleaved, positions: Some(&places), ..Default::default() };
+            let mut turned = ops::rope(&heads, &table, &ops::Rope { offset: 50, ..Default::default() })?;
+            ops::rope_in_place(&mut turned, &table, &by_place)?;
             let all = [
                 product.clone(),
+                turned,
+                ops::cast(
+                    &ops::rope(&ops::cast(&heads.transpose(1, 3)?.contiguous()?.transpose(1, 3)?, DType::F16)?, &table, &by_place)?,
+                    DType::F32,
+                )?,
                 row,
                 attended,
                 ops::softmax(&product, -1, &ops::Softmax::default())?,
@@ -433,7 +523,7 @@ mod gpu {
 
     /// Every op names the limit that a call is past: bytes a binding, and elements that a kernel can index where bindings are large enough.
     fn limits_of_plans() -> Result<(), String> {
-        use gristmill::ops::{compare, gather, reduce, unary, where_cond};
+        use gristmill::ops::{compare, gather, reduce, rope, unary, where_cond};
 
         let plans = |caps: &Caps, side: usize| {
             let (square, f32s) = (dense(&[side, side]), [DType::F32; 3]);
@@ -455,6 +545,19 @@ mod gpu {
             let of_where = where_cond::Problem { dtype: DType::F32, out: square, cond: square, on_true: square, on_false: square };
             let of_gather =
                 gather::Problem { dtype: DType::F32, indices_dtype: DType::U32, axis: 0, out: square, x: square, indices: dense(&[side]) };
+            let of_rope = rope::Problem {
+                in_place: false,
+                dtypes: [DType::F32; 2],
+                style: Default::default(),
+                inverse: false,
+                offset: 0,
+                sections: None,
+                out: four,
+                x: four,
+                cos: dense(&[side, side / 2]),
+                sin: dense(&[side, side / 2]),
+                positions: None,
+            };
             let mut reduced = [false; gristmill::MAX_RANK];
             reduced[1] = true;
             let of_reduce =
@@ -477,6 +580,8 @@ mod gpu {
                 ("exp in place", unary::gpu::plan(caps, None, &unary::Problem { in_place: true, ..of_unary.clone() })),
                 ("where_cond", where_cond::gpu::plan(caps, None, &of_where)),
                 ("gather", gather::gpu::plan(caps, None, &of_gather)),
+                ("rope", rope::gpu::plan(caps, None, &of_rope)),
+                ("rope in place", rope::gpu::plan(caps, None, &rope::Problem { in_place: true, ..of_rope.clone() })),
                 ("sum", reduce::gpu::plan(caps, None, &of_reduce)),
                 ("argmax", {
                     let dtypes = [DType::U32, DType::F32];

@@ -22,6 +22,7 @@ mod matmul;
 #[cfg(feature = "gpu")]
 mod memory;
 mod reduce;
+mod rope;
 mod softmax;
 mod support;
 mod tensor;
@@ -70,6 +71,7 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("neg", 540_000, 620_000),
     ("pow", 5_000, 20_000),
     ("relu", 26_000, 620_000),
+    ("rope", 730_000, 2_400_000),
     ("rsqrt", 270_000, 310_000),
     ("sigmoid", 540_000, 620_000),
     ("silu", 25_000, 620_000),
@@ -99,6 +101,7 @@ const FILES: &[File] = &[
     #[cfg(feature = "gpu")]
     ("memory", memory::all),
     ("reduce", reduce::all),
+    ("rope", rope::all),
     ("softmax", softmax::all),
     ("tensor", tensor::all),
     ("unary", unary::all),

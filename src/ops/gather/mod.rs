@@ -129,21 +129,9 @@ fn on_host(indices: &Tensor, len: usize) -> Result<()> {
 
 /// The first index that is out of range is an error.
 fn in_range(storage: &[u8], indices: &Tensor, len: usize) -> Result<()> {
-    if indices.is_empty() {
-        return Ok(());
-    }
-    let words: &[i32] = bytemuck::cast_slice(storage);
     let signed = indices.dtype() == DType::I32;
-    let value = |at: usize| if signed { i64::from(words[at]) } else { i64::from(words[at] as u32) };
-    let len = i64::try_from(len).unwrap_or(i64::MAX);
-    let least = if signed { -len } else { 0 };
-    let bad = indices_from(indices.layout(), 0, indices.len()).map(value).enumerate().find(|(_, v)| !(least..len).contains(v));
-    let Some((mut at, value)) = bad else { return Ok(()) };
-    let mut place: Vec<usize> = Vec::new();
-    for &dim in indices.shape().iter().rev() {
-        place.insert(0, at % dim);
-        at /= dim;
-    }
+    let least = if signed { i64::try_from(len).map_or(i64::MIN, |len| -len) } else { 0 };
+    let Some((value, place)) = first_outside(storage, indices, least, len) else { return Ok(()) };
     let problem = format!("hold {value} at {place:?}, and the axis has {len}");
     Err(Error::Argument {
         op: OP,
@@ -151,6 +139,25 @@ fn in_range(storage: &[u8], indices: &Tensor, len: usize) -> Result<()> {
         problem,
         help: "give indices below the axis' size; as i32 they may count from its end",
     })
+}
+
+/// The first of u32 or i32 indices that is below `least` or not below `len`, and its place.
+pub(crate) fn first_outside(storage: &[u8], indices: &Tensor, least: i64, len: usize) -> Option<(i64, Vec<usize>)> {
+    if indices.is_empty() {
+        return None;
+    }
+    let words: &[i32] = bytemuck::cast_slice(storage);
+    let signed = indices.dtype() == DType::I32;
+    let value = |at: usize| if signed { i64::from(words[at]) } else { i64::from(words[at] as u32) };
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
+    let (mut at, value) =
+        indices_from(indices.layout(), 0, indices.len()).map(value).enumerate().find(|(_, v)| !(least..len).contains(v))?;
+    let mut place: Vec<usize> = Vec::new();
+    for &dim in indices.shape().iter().rev() {
+        place.insert(0, at % dim);
+        at /= dim;
+    }
+    Some((value, place))
 }
 
 fn check_type(indices: &Tensor) -> Result<()> {

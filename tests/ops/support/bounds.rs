@@ -12,6 +12,7 @@ const DOCS: &[(&str, &str)] = &[
     ("merge_attention", "an error of at most `2^-23 · (16 + 2 · |lse1 - lse2|) · (|w1 · out1| + |w2 · out2|)`"),
     ("reduce", "an error of at most `c · 2^-23 · Σ|x|` with c = 16 for n ≤ 64 and 4·√n beyond"),
     ("reduce", "the error of the sum, divided by n, and `3 · 2^-23 · |out|` for the division"),
+    ("rope", "an error of at most `2 · 2^-23 · (|a cos| + |b sin|)`"),
     ("softmax", "at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)`"),
     ("softmax", "what rounding `l` costs: `2^-22 · (|l| + |max l|)`"),
     ("softmax", "at most `2^-23 · (4t + max(3 + 2t) + n + 8)`"),
@@ -79,6 +80,11 @@ pub fn mean(out: f64, n: usize, magnitude: f64) -> f64 {
 pub fn merged(apart: f64, magnitude: f64) -> f64 {
     // Below exp(-104) everything is 0 in f32.
     U * (16.0 + 2.0 * apart.min(104.0)) * magnitude
+}
+
+/// One of a pair that is turned; `magnitude` is the sum of its two products' magnitudes.
+pub fn rotation(magnitude: f64) -> f64 {
+    2.0 * U * magnitude
 }
 
 /// Softmax, relative: of an element `t` below its row's maximum, in a row of `n` whose steepest exponential is off by `steepest` units.
