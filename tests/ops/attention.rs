@@ -220,7 +220,7 @@ fn plain(device: &Device, shape: &Shape, inputs: &[Host]) -> Result<Vec<f64>, St
         let bias: Vec<f32> = biases(shape, inputs).iter().map(|&b| b as f32).collect();
         let bias = Tensor::from_slice(device, &bias, &[batch, kv_heads, group, seq_q, seq_k])?;
         let scores = ops::matmul(&q, &k.transpose(-1, -2)?, &Default::default())?;
-        let options = ops::Softmax { scale: scale_of(shape), mask: Some(&bias) };
+        let options = ops::Softmax { scale: scale_of(shape), mask: Some(&bias), ..Default::default() };
         ops::matmul(&ops::softmax(&scores, -1, &options)?, &v, &Default::default())?.to_vec::<f32>()
     };
     Ok(run().map_err(|error| format!("plain attention: {error}"))?.into_iter().map(f64::from).collect())
