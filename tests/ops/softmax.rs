@@ -169,6 +169,7 @@ fn expected(out: DType, call: &Call) -> Expected {
         // A row that is all masked has no maximum, whatever its sink is.
         let all = line.iter().all(|l| *l == f64::NEG_INFINITY);
         line.extend(sinks.iter().filter(|_| !all).map(|sinks| sinks[at(0)]));
+        let count = len + 4 * (line.len() - len);
         let truth = reference::softmax(&line);
         let top = (0..len).map(|i| rounded[at(i)]).fold(0.0, f64::max);
         let steepest = truth.distances.iter().map(|t| 3.0 + 2.0 * t.min(104.0)).fold(0.0, f64::max);
@@ -178,10 +179,10 @@ fn expected(out: DType, call: &Call) -> Expected {
             let rounding = bounds::logits(rounded[at(i)], top);
             if *log {
                 values[at(i)] = truth.logarithms[i].max(if line[i].is_finite() { -limit } else { f64::NEG_INFINITY });
-                errors[at(i)] = bounds::log_softmax(t, steepest, line.len()) + rounding;
+                errors[at(i)] = bounds::log_softmax(t, steepest, count) + rounding;
             } else {
                 values[at(i)] = truth.probabilities[i];
-                let relative = bounds::softmax(t, steepest, line.len()) + rounding;
+                let relative = bounds::softmax(t, steepest, count) + rounding;
                 errors[at(i)] = truth.probabilities[i] * relative.min(1e3);
             }
         }

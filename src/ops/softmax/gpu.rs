@@ -46,16 +46,16 @@ const TYPES_IN_PLACE: &[&[DType]] = &[&[F32; 3], &[F16, F32, F32], &[BF16, F32, 
 
 /// Lanes to a row, and the eights that each holds: rows of up to `8 · GROUP · HELD` elements, or with no `HELD` of any length.
 const ROW_TUNES: &[Constants] = &[
-    Constants { name: "row256", values: &[("WORKGROUP", 256), ("GROUP", 256), ("HELD", 8)] },
-    Constants { name: "row64", values: &[("WORKGROUP", 64), ("GROUP", 64), ("HELD", 4)] },
-    Constants { name: "row8", values: &[("WORKGROUP", 64), ("GROUP", 8), ("HELD", 4)] },
-    Constants { name: "online256", values: &[("WORKGROUP", 256), ("GROUP", 256), ("HELD", 0)] },
     Constants { name: "online8", values: &[("WORKGROUP", 8), ("GROUP", 8), ("HELD", 0)] },
+    Constants { name: "row8", values: &[("WORKGROUP", 64), ("GROUP", 8), ("HELD", 4)] },
+    Constants { name: "row64", values: &[("WORKGROUP", 64), ("GROUP", 64), ("HELD", 4)] },
+    Constants { name: "row256", values: &[("WORKGROUP", 256), ("GROUP", 256), ("HELD", 8)] },
+    Constants { name: "online256", values: &[("WORKGROUP", 256), ("GROUP", 256), ("HELD", 0)] },
 ];
 
 const COLUMN_TUNES: &[Constants] = &[
-    Constants { name: "slices8", values: &[("COLUMNS", 32), ("SLICES", 8)] },
     Constants { name: "slices1", values: &[("COLUMNS", 8), ("SLICES", 1)] },
+    Constants { name: "slices8", values: &[("COLUMNS", 32), ("SLICES", 8)] },
 ];
 
 /// Rows that are dense in memory, or alone.
