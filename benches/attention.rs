@@ -74,7 +74,7 @@ impl Case {
         let mask: Vec<f32> = (0..self.queries * self.keys).map(|i| if seen(i) { 0.0 } else { f32::NEG_INFINITY }).collect();
         let mask = upload(q.device(), &mask, &[self.queries, self.keys]);
         let scores = ops::matmul(q, &k.transpose(-1, -2)?, &Default::default())?;
-        let p = ops::softmax(&scores, -1, &Softmax { scale: 1.0 / (DIM as f32).sqrt(), mask: Some(&mask) })?;
+        let p = ops::softmax(&scores, -1, &Softmax { scale: 1.0 / (DIM as f32).sqrt(), mask: Some(&mask), ..Default::default() })?;
         ops::matmul(&p, v, &Default::default())
     }
 

@@ -100,9 +100,9 @@ impl Problem {
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) if there is no such axis, the scale is not finite, or `causal` is asked for along another axis
-/// than the last of two; [`Error::Shape`](crate::Error::Shape) if the mask or the sinks do not broadcast,
-/// [`Error::DType`](crate::Error::DType) unless `x` and the sinks are floats and the mask f32 or of `x`'s type, [`Error::Device`](crate::Error::Device).
+/// [`Error::Argument`] if there is no such axis, the scale is not finite, or `causal` is asked for along another axis
+/// than the last of two; [`Error::Shape`] if the mask or the sinks do not broadcast,
+/// [`Error::DType`] unless `x` and the sinks are floats and the mask f32 or of `x`'s type, [`Error::Device`].
 pub fn softmax(x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor> {
     call(false, x, axis, options)
 }
@@ -110,7 +110,7 @@ pub fn softmax(x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor> {
 /// [`softmax`] into a tensor or view of `x`'s shape and any float type.
 ///
 /// # Errors
-/// As `softmax`, and [`Error::Overlap`](crate::Error::Overlap).
+/// As `softmax`, and [`Error::Overlap`].
 pub fn softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Softmax) -> Result<()> {
     call_into(false, out, x, axis, options)
 }
@@ -118,7 +118,7 @@ pub fn softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Softmax
 /// [`softmax`] of a tensor or view, which becomes the result.
 ///
 /// # Errors
-/// As `softmax`, and [`Error::Overlap`](crate::Error::Overlap).
+/// As `softmax`, and [`Error::Overlap`].
 pub fn softmax_in_place(x: &mut Tensor, axis: isize, options: &Softmax) -> Result<()> {
     call_in_place(false, x, axis, options)
 }
@@ -149,7 +149,7 @@ pub fn log_softmax(x: &Tensor, axis: isize, options: &Softmax) -> Result<Tensor>
 /// [`log_softmax`] into a tensor or view of `x`'s shape and any float type.
 ///
 /// # Errors
-/// As `log_softmax`, and [`Error::Overlap`](crate::Error::Overlap).
+/// As `log_softmax`, and [`Error::Overlap`].
 pub fn log_softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Softmax) -> Result<()> {
     call_into(true, out, x, axis, options)
 }
@@ -157,7 +157,7 @@ pub fn log_softmax_into(out: &mut Tensor, x: &Tensor, axis: isize, options: &Sof
 /// [`log_softmax`] of a tensor or view, which becomes the result.
 ///
 /// # Errors
-/// As `log_softmax`, and [`Error::Overlap`](crate::Error::Overlap).
+/// As `log_softmax`, and [`Error::Overlap`].
 pub fn log_softmax_in_place(x: &mut Tensor, axis: isize, options: &Softmax) -> Result<()> {
     call_in_place(true, x, axis, options)
 }
