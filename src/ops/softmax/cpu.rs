@@ -67,7 +67,7 @@ fn logit(x: f32, scale: f32, bias: f32) -> f32 {
 /// Logits to probabilities, or to their logarithms, in place.
 fn normalise(row: &mut [f32], sink: Option<f32>, log: bool) {
     // `max` would drop it.
-    if row.iter().chain(&sink).any(|value| value.is_nan()) {
+    if row.iter().any(|value| value.is_nan()) || sink.is_some_and(f32::is_nan) {
         row.fill(f32::NAN);
         return;
     }
@@ -82,12 +82,23 @@ fn normalise(row: &mut [f32], sink: Option<f32>, log: bool) {
     let top = top.max(sink.unwrap_or(f32::NEG_INFINITY));
     // In f64 the difference is exact enough and does not overflow.
     let below = |value: f32| f64::from(value) - f64::from(top);
-    let total: f64 = row.iter().chain(&sink).map(|&value| f64::from((below(value) as f32).exp())).sum();
+    let exp = |value: f32| (below(value) as f32).exp();
+    let sunk = sink.map_or(0.0, |sink| f64::from(exp(sink)));
+    if log {
+        let total = (row.iter().map(|&value| f64::from(exp(value))).sum::<f64>() + sunk).ln();
+        for value in row {
+            let kept = ((below(*value) - total) as f32).max(f32::MIN);
+            *value = if *value == f32::NEG_INFINITY { *value } else { kept };
+        }
+        return;
+    }
+    let mut total = 0.0;
+    for value in row.iter_mut() {
+        *value = exp(*value);
+        total += f64::from(*value);
+    }
+    total += sunk;
     for value in row {
-        *value = match log {
-            false => ((f64::from((below(*value) as f32).exp())) / total) as f32,
-            true if *value == f32::NEG_INFINITY => f32::NEG_INFINITY,
-            true => ((below(*value) - total.ln()) as f32).max(f32::MIN),
-        };
+        *value = (f64::from(*value) / total) as f32;
     }
 }
