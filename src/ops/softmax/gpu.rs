@@ -323,7 +323,7 @@ pub struct Explanation {
 /// use gristmill::{DType, Layout};
 ///
 /// let rows = Layout::contiguous(&[1000, 4096]).expect("a small shape");
-/// let [dtypes, log, in_place, axis, scale] = ([DType::F32; 4], false, false, 1, 1.0);
+/// let (dtypes, log, in_place, axis, scale) = ([DType::F32; 4], false, false, 1, 1.0);
 /// let problem = Problem { dtypes, log, in_place, axis, scale, out: rows, x: rows, mask: None, causal_limit: 4096, sinks: None };
 /// let text = explain(&problem, &Caps::webgpu_defaults())?.to_string();
 /// assert!(text.starts_with("softmax.row256: one read and one write"));
