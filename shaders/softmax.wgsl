@@ -1,173 +1,68 @@
 // softmax: out[i] = exp(l[i] - max l) / sum exp(l - max l); log_softmax: its logarithm; l = scale * x + mask, along one axis, in f32.
-// One workgroup makes one row; a lane takes every WORKGROUP-th eight of its elements, whatever the width, so that the bits do not depend
-// on how operands lie. Two tree reductions give the maximum and the sum. Scalar: `out` of 16 bits is made of whole pairs.
-// Traffic an element: three reads (the last two from cache), one write. -inf in x or mask masks; a row all masked gives 0 (-inf).
+// A group of lanes makes a row, a workgroup one row or several: lib/softmax_rows.wgsl. Traffic an element: one read and one write where the
+// row is held in registers, else a read more. -inf in x or mask masks, and so does the diagonal; a row all masked gives 0 (-inf). A sink
+// is one more logit of a row, without a result.
 
 const WORKGROUP: u32 = 256u;
-const OUT_DTYPE: u32 = 0u;
+const GROUP: u32 = 256u;
+const HELD: u32 = 8u;
+const ROUND: u32 = GROUP * 8u; // elements that the lanes of a row take at a time
 const X_DTYPE: u32 = 0u;
-const MASK_DTYPE: u32 = 0u;
-
-struct Params {
-    dims: array<vec4<u32>, 2>,
-    x_strides: array<vec4<u32>, 2>,
-    mask_strides: array<vec4<u32>, 2>,
-    out_strides: array<vec4<u32>, 2>,
-    x_offset: u32,
-    x_step: u32,
-    mask_offset: u32,
-    mask_step: u32,
-    out_offset: u32,
-    out_step: u32,
-    len: u32,
-    rows: u32,
-    scale: f32,
-    has_mask: u32,
-    log: u32,
-    pad: u32,
-}
 
 @group(0) @binding(0) var<storage, read_write> out: array<Word>;
 @group(0) @binding(1) var<storage, read> x: array<Word>;
-@group(0) @binding(2) var<storage, read> mask: array<Word>;
-@group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> mask: array<Word>; // of any float type
+@group(0) @binding(3) var<storage, read> sinks: array<u32>; // of any float type
+@group(0) @binding(4) var<uniform> params: Params;
 
-var<workgroup> partial: array<f32, WORKGROUP>;
+// The lanes' states, then those of eights of lanes, and of eights of these.
+var<workgroup> partial: array<vec2<f32>, WORKGROUP + WORKGROUP / 8u + WORKGROUP / 64u>;
 
-// Four elements of a row.
-struct Four {
-    masked: vec4<bool>,
-    logit: vec4<f32>,
+fn x_word(at: u32) -> Word {
+    return x[at];
 }
 
-fn four(x: vec4<u32>, bias: vec4<u32>) -> Four {
-    return Four(is_masked(x) | is_masked(bias), logits(bitcast<vec4<f32>>(x), params.scale, bitcast<vec4<f32>>(bias)));
-}
-
-fn x_at(index: u32) -> u32 {
-    let count = per_word(X_DTYPE);
-    return element_of(X_DTYPE, from_word(x[index / count]), index % count);
-}
-
-fn mask_at(index: u32) -> u32 {
-    if params.has_mask == 0u {
-        return 0u;
+fn state_at(index: u32, there: bool) -> State {
+    if !there {
+        return nothing();
     }
-    let count = per_word(MASK_DTYPE);
-    return element_of(MASK_DTYPE, from_word(mask[index / count]), index % count);
+    return State(partial[index].x, partial[index].y);
 }
 
-// Eight elements of a row from the i-th on; what lies past its end is masked.
-struct Part {
-    low: Four,
-    high: Four,
+// Eight neighbours' states, or as many as there are, from a place on.
+fn joined(start: u32, count: u32) -> State {
+    let first = join(state_at(start, true), state_at(start + 1u, true));
+    let second = join(state_at(start + 2u, true), state_at(start + 3u, true));
+    let third = join(state_at(start + 4u, count > 4u), state_at(start + 5u, count > 5u));
+    let fourth = join(state_at(start + 6u, count > 6u), state_at(start + 7u, count > 7u));
+    return join(join(first, second), join(third, fourth));
 }
 
-fn part_at(x_row: u32, mask_row: u32, i: u32) -> Part {
-    var values: Eight;
-    var bias: Eight;
-    if VECTOR {
-        let at = (x_row + i) / per_word(X_DTYPE);
-        values = unpack(X_DTYPE, from_word(x[at]), from_word(x[at + second(X_DTYPE)]));
-        bias = mask_eight(mask_row + i * params.mask_step);
-    } else {
-        values = Eight(vec4<u32>(MASKED), vec4<u32>(MASKED));
-        for (var j = 0u; j < min(4u, params.len - i); j++) {
-            values.low[j] = x_at(x_row + (i + j) * params.x_step);
-            bias.low[j] = mask_at(mask_row + (i + j) * params.mask_step);
+// The state of the row from those of its lanes.
+fn row_state(own: State, invocation: u32) -> State {
+    let row = invocation / GROUP;
+    let lane = invocation % GROUP;
+    partial[invocation] = vec2<f32>(own.top, own.sum);
+    workgroupBarrier();
+    var start = 0u;
+    for (var count = GROUP; count > 8u; count /= 8u) {
+        let next = start + WORKGROUP / GROUP * count;
+        if lane < count / 8u {
+            let state = joined(start + row * count + lane * 8u, 8u);
+            partial[next + row * (count / 8u) + lane] = vec2<f32>(state.top, state.sum);
         }
-        for (var j = 4u; j < min(8u, params.len - i); j++) {
-            values.high[j - 4u] = x_at(x_row + (i + j) * params.x_step);
-            bias.high[j - 4u] = mask_at(mask_row + (i + j) * params.mask_step);
-        }
+        workgroupBarrier();
+        start = next;
     }
-    return Part(four(values.low, bias.low), four(values.high, bias.high));
-}
-
-fn mask_eight(index: u32) -> Eight {
-    if params.has_mask == 0u || params.mask_step == 0u {
-        let all = vec4<u32>(mask_at(index));
-        return Eight(all, all);
-    }
-    let at = index / per_word(MASK_DTYPE);
-    return unpack(MASK_DTYPE, from_word(mask[at]), from_word(mask[at + second(MASK_DTYPE)]));
-}
-
-// The bits of the result.
-fn result(element: Four, top: f32, sum: f32) -> vec4<u32> {
-    if params.log == 0u {
-        return select(bitcast<vec4<u32>>(exp_below(element.logit, top) / sum), vec4<u32>(0u), element.masked);
-    }
-    let value = max(2.0 * (0.5 * element.logit - 0.5 * top) - log(sum), vec4<f32>(LOWEST));
-    return select(bitcast<vec4<u32>>(value), vec4<u32>(MASKED), element.masked);
+    let left = select(select(GROUP, GROUP / 8u, GROUP > 8u), GROUP / 64u, GROUP > 64u);
+    return joined(start + row * left, left);
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) invocation: u32,
 ) {
-    let row = group.x + grid.x * group.y;
-    if row >= params.rows {
-        return;
-    }
-    let x_row = params.x_offset + storage_index(row, params.dims, params.x_strides);
-    let mask_row = params.mask_offset + storage_index(row, params.dims, params.mask_strides);
-    let out_row = params.out_offset + storage_index(row, params.dims, params.out_strides);
-
-    var top = LOWEST;
-    for (var i = lane * 8u; i < params.len; i += WORKGROUP * 8u) {
-        let part = part_at(x_row, mask_row, i);
-        top = max(top, max(highest(part.low.logit, part.low.masked), highest(part.high.logit, part.high.masked)));
-    }
-    partial[lane] = top;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] = max(partial[lane], partial[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    top = partial[0];
-    workgroupBarrier();
-
-    var sum = 0.0;
-    for (var i = lane * 8u; i < params.len; i += WORKGROUP * 8u) {
-        let part = part_at(x_row, mask_row, i);
-        sum += total(select(exp_below(part.low.logit, top), vec4<f32>(0.0), part.low.masked));
-        sum += total(select(exp_below(part.high.logit, top), vec4<f32>(0.0), part.high.masked));
-    }
-    partial[lane] = sum;
-    workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
-    // At least 1 unless every element is masked, and then nothing below reads it.
-    sum = partial[0];
-
-    for (var i = lane * 8u; i < params.len; i += WORKGROUP * 8u) {
-        let part = part_at(x_row, mask_row, i);
-        let value = Eight(result(part.low, top, sum), result(part.high, top, sum));
-        if VECTOR {
-            let at = (out_row + i) / per_word(OUT_DTYPE);
-            out[at] = to_word(pack(OUT_DTYPE, value));
-            if second(OUT_DTYPE) == 1u {
-                out[at + 1u] = to_word(value.high);
-            }
-        } else if lanes(OUT_DTYPE) == 1u {
-            for (var j = 0u; j < min(8u, params.len - i); j++) {
-                let bits = select(value.low[j % 4u], value.high[j % 4u], j > 3u);
-                out[out_row + (i + j) * params.out_step] = to_word(vec4<u32>(bits));
-            }
-        } else {
-            let pairs = pack(OUT_DTYPE, value);
-            for (var j = 0u; j < min(4u, (params.len - i) / 2u); j++) {
-                out[(out_row + i) / 2u + j] = to_word(vec4<u32>(pairs[j]));
-            }
-        }
-    }
+    rows(group.x + grid.x * group.y, invocation);
 }

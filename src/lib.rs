@@ -38,7 +38,7 @@
 //! | a tensor | it elsewhere | [`Tensor::to_device`] |
 //! | tensors | a file of them | `Tensor::to_safetensors`, then `safetensors::serialize_to_file`; `Tensor::write_npy` |
 //! | x and a weight | x · wᵀ | [`ops::matmul`](ops::matmul()) with `w.transpose(-1, -2)`: the transpose costs nothing |
-//! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale and an additive mask |
+//! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale, an additive mask, a causal diagonal and sinks, and have a form in place |
 //! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
 //! | queries and keys | them turned by their positions | [`ops::rope`](ops::rope()) with an [`ops::RopeTable`]: made once from [`ops::RopeFrequencies`], a model's config |
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |

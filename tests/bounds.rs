@@ -367,20 +367,55 @@ fn reductions(watch: &mut Watch) {
 
 fn rows(watch: &mut Watch) {
     let caps = watch.caps.clone();
-    for pin in pins(&caps, "softmax") {
-        for len in LENGTHS {
-            for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![2, 2, len], 2)] {
+    // Every tune, and what is chosen without a pin; here, and on a card.
+    let mut card = caps.clone();
+    (card.kind, card.throughput) = (AdapterKind::Discrete, AdapterKind::Discrete.throughput());
+    let kernels = ["softmax", "softmax_in_place", "softmax_columns", "softmax_columns_in_place"];
+    let pinned = kernels.into_iter().flat_map(|kernel| pins(&caps, kernel)).flatten().map(Some).chain([None, None]);
+    let last = pinned.clone().count() - 1;
+    for (at, pin) in pinned.enumerate() {
+        let caps = if at == last { &card } else { &caps };
+        let in_place = pin.map(|pin| pin.kernel.name.ends_with("in_place"));
+        for len in LENGTHS.into_iter().chain([2049, 4100, 16_390]) {
+            for (dims, axis) in [(vec![3, len], 1), (vec![len, 3], 0), (vec![len, 34], 0), (vec![2, 2, len], 2)] {
+                // Long ones for what walks rows in rounds, few of them.
+                if len > 3000 && (dims.len() == 3 || dims[1] == 34) {
+                    continue;
+                }
                 let places = places(&dims);
                 for (i, &x) in places.iter().enumerate() {
-                    let out = places[(i + 1) % places.len()];
+                    let within = in_place.unwrap_or(i % 2 == 0);
+                    let out = if within { x } else { places[(i + 1) % places.len()] };
                     let mask = [None, Some(places[(i + 2) % places.len()]), dense(&[dims[dims.len() - 1]]).broadcast_to(&dims)][i % 3];
-                    for dtypes in [[F32; 3], [F16; 3], [BF16, F32, F32]] {
-                        let problem = softmax::Problem { dtypes, log: i % 2 == 1, axis, scale: 1.0, out, x, mask };
-                        let mut tensors = vec![(&out, dtypes[0]), (&x, dtypes[1])];
+                    let mut one = dims.clone();
+                    one[axis] = 1;
+                    let sinks = [None, dense(&one).broadcast_to(&dims), dense(&[1]).broadcast_to(&dims)][(i + len) % 3];
+                    let queries = dims[dims.len() - 2] as i64;
+                    let causal = axis + 1 == dims.len() && i % 2 == 1;
+                    let causal_limit = if causal { 1 + (len as i64 - queries) * (len as i64 % 2) } else { dims[axis] as i64 };
+                    for dtypes in [[F32; 4], [F16, F16, F16, BF16], [BF16, F32, F32, F16]] {
+                        if within && dtypes[0] != dtypes[1] {
+                            continue;
+                        }
+                        let problem = softmax::Problem {
+                            dtypes,
+                            log: i % 2 == 1,
+                            in_place: within,
+                            axis,
+                            scale: 1.0,
+                            out,
+                            x,
+                            mask,
+                            causal_limit,
+                            sinks,
+                        };
+                        let mut tensors = vec![(&out, dtypes[0])];
+                        tensors.extend((!within).then_some((&x, dtypes[1])));
                         tensors.extend(mask.as_ref().map(|mask| (mask, dtypes[2])));
+                        tensors.extend(sinks.as_ref().map(|sinks| (sinks, dtypes[3])));
                         watch.run(
-                            &format!("softmax {dtypes:?} {dims:?} axis {axis} place {i} {pin:?}"),
-                            softmax::gpu::plan(&caps, pin, &problem),
+                            &format!("softmax {dtypes:?} {dims:?} axis {axis} place {i} in place {within} {pin:?}"),
+                            softmax::gpu::plan(caps, pin, &problem),
                             &tensors,
                             None,
                         );

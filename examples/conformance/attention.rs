@@ -1,11 +1,11 @@
 //! Attention as ONNX and as PyTorch ask for it.
 
-use gristmill::{DType, Device, Tensor, ops};
+use gristmill::{DType, Tensor, ops};
 
 use crate::manifest::{Outcome, fail, unsupported};
 use crate::onnx::{Call, Results};
 
-/// The attributes of ONNX's Attention that [`onnx`] knows; not all of their values are offered.
+/// The attributes of ONNX's Attention that [`onnx`] knows. The softmax has f32 inputs, and sums in f64 on the CPU, whatever `softmax_precision` asks for.
 pub const ONNX_ATTRIBUTES: &[&str] = &[
     "is_causal",
     "kv_num_heads",
@@ -18,13 +18,10 @@ pub const ONNX_ATTRIBUTES: &[&str] = &[
     "softmax_precision",
 ];
 
-/// The most scores that a mask is made for here.
-const MOST_SCORES: usize = 1 << 28;
-
-/// Which keys a query may see by its place: those of `offset + query` and before or around it.
+/// Where the queries stand among the keys, and which of them they see.
 pub struct Places {
-    /// Where the first query stands among the keys; one for each batch, or one for all.
-    pub offsets: Vec<i64>,
+    /// Where the first query stands; one for all batches. `None` where the last one stands at the batch's last key.
+    pub offset: Option<i64>,
     /// Whether keys behind the query are hidden.
     pub causal: bool,
     /// How many keys before the query it sees.
@@ -40,83 +37,65 @@ impl Places {
     pub fn side(size: Option<i64>) -> Option<i64> {
         size.filter(|&size| size >= 0)
     }
-
-    fn sees(&self, batch: usize, query: usize, key: usize) -> bool {
-        let offset = if self.offsets.len() == 1 { self.offsets[0] } else { self.offsets[batch] };
-        let ahead = (key as i64).saturating_sub(offset.saturating_add(query as i64));
-        let shown = |keys: &Vec<i64>| (key as i64) < keys[batch];
-        !(self.causal && ahead > 0)
-            && self.left.is_none_or(|left| ahead >= -left)
-            && self.right.is_none_or(|right| ahead <= right)
-            && self.keys.as_ref().is_none_or(shown)
-    }
-
-    /// The option of the op that says the same, if there is one.
-    fn option(&self, seq_q: usize, seq_k: usize) -> Option<ops::Causal> {
-        if self.left.is_some() || self.right.is_some() || self.keys.is_some() {
-            return None;
-        }
-        match self.offsets[..] {
-            _ if !self.causal => Some(ops::Causal::None),
-            [0] => Some(ops::Causal::TopLeft),
-            [offset] if offset == seq_k as i64 - seq_q as i64 => Some(ops::Causal::BottomRight),
-            _ => None,
-        }
-    }
-
-    /// The same as a tensor [batch, 1, seq_q, seq_k]: a boolean mask, or 0 and -inf.
-    fn mask(&self, device: &Device, [batch, seq_q, seq_k]: [usize; 3], additive: bool) -> Outcome<Tensor> {
-        let count = batch.checked_mul(seq_q).and_then(|n| n.checked_mul(seq_k));
-        if count.is_none_or(|n| n > MOST_SCORES) {
-            return Err(unsupported("a mask of more scores than this program makes"));
-        }
-        let places = (0..batch).flat_map(|b| (0..seq_q).flat_map(move |q| (0..seq_k).map(move |k| (b, q, k))));
-        let shown = places.map(|(b, q, k)| self.sees(b, q, k));
-        let shape = [batch, 1, seq_q, seq_k];
-        let mask = if additive {
-            let bias: Vec<f32> = shown.map(|shown| if shown { 0.0 } else { f32::NEG_INFINITY }).collect();
-            Tensor::from_slice(device, &bias, &shape)
-        } else {
-            Tensor::from_slice(device, &shown.collect::<Vec<bool>>(), &shape)
-        };
-        Ok(mask?)
-    }
 }
 
-/// Attention over [batch, heads, seq, dim] with a mask of either kind and places; whichever mask of the op is free takes the places.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: Option<f64>, places: &Places) -> Outcome<Tensor> {
+/// What is asked of attention beside q, k and v.
+pub struct Asked<'a> {
+    pub places: Places,
+    /// Of either kind.
+    pub mask: Option<&'a Tensor>,
+    pub sinks: Option<&'a Tensor>,
+    pub scale: Option<f64>,
+    pub softcap: Option<f64>,
+    /// Scores that are wanted too.
+    pub scores: Option<ops::Scores>,
+}
+
+/// The results of attention over [batch, heads, seq, dim]: `out`, the logarithms of the sums, and scores where they are wanted.
+pub struct Attended {
+    pub out: Tensor,
+    pub lse: Tensor,
+    pub scores: Option<Tensor>,
+}
+
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, asked: &Asked) -> Outcome<Attended> {
     if [q, k, v].iter().any(|t| t.rank() != 4) {
         return Err(fail("manifest: q, k or v has not 4 axes"));
     }
     if [q, v].iter().any(|t| t.shape()[3] > ops::attention::MAX_HEAD_DIM) {
-        return Err(unsupported("attention: head dimensions over 256 are not offered"));
+        return Err(unsupported(format!("attention: head dimensions over {} are not offered", ops::attention::MAX_HEAD_DIM)));
     }
-    let [batch, seq_q, seq_k] = [q.shape()[0], q.shape()[2], k.shape()[2]];
-    let of_batch = |list: &Vec<i64>| list.len() == batch;
-    if !(places.offsets.len() == 1 || of_batch(&places.offsets)) || !places.keys.as_ref().is_none_or(of_batch) {
-        return Err(fail("manifest: key counts that are not one for each batch"));
-    }
-    let boolean = mask.filter(|mask| mask.dtype() == DType::Bool);
-    let additive = mask.filter(|mask| mask.dtype() != DType::Bool);
-    let mut options = ops::Attention { mask: boolean, bias: additive, scale: scale.map(|s| s as f32), ..Default::default() };
-    let made;
-    match places.option(seq_q, seq_k) {
-        Some(causal) => options.causal = causal,
-        None => {
-            made = places.mask(q.device(), [batch, seq_q, seq_k], boolean.is_some())?;
-            if boolean.is_some() {
-                options.bias = Some(&made);
-            } else {
-                options.mask = Some(&made);
-            }
+    let Places { offset, causal, left, right, keys } = &asked.places;
+    let side = |size: &Option<i64>| size.and_then(|size| usize::try_from(size).ok());
+    let lens = match keys {
+        Some(keys) => {
+            let keys: Vec<u32> = keys.iter().map(|&n| u32::try_from(n.max(0)).unwrap_or(u32::MAX)).collect();
+            Some(Tensor::from_slice(q.device(), &keys, &[keys.len()])?)
         }
-    }
-    Ok(ops::attention(q, k, v, &options)?)
+        None => None,
+    };
+    // A bias of 16 bits belongs to queries of that type.
+    let bias = asked.mask.filter(|mask| mask.dtype() != DType::Bool);
+    let bias = bias.map(|bias| if bias.dtype() == q.dtype() { Ok(bias.clone()) } else { ops::cast(bias, DType::F32) }).transpose()?;
+    let options = ops::Attention {
+        causal: *causal,
+        align: offset.map_or(ops::Align::BottomRight, ops::Align::Offset),
+        window: ops::Window { left: side(left), right: if *causal { None } else { side(right) } },
+        scale: asked.scale.map(|scale| scale as f32),
+        softcap: asked.softcap.filter(|&softcap| softcap != 0.0).map(|softcap| softcap as f32),
+        mask: asked.mask.filter(|mask| mask.dtype() == DType::Bool),
+        bias: bias.as_ref(),
+        sinks: asked.sinks,
+        kv_lens: lens.as_ref(),
+        ..Default::default()
+    };
+    let (out, lse) = ops::attention_with_lse(q, k, v, &options)?;
+    let scores = asked.scores.map(|scores| ops::attention_with_scores(q, k, v, &options, scores)).transpose()?;
+    Ok(Attended { out, lse, scores: scores.map(|(_, scores)| scores) })
 }
 
 /// ONNX's Attention, opsets 23 to 25.
 pub fn onnx(call: &Call) -> Results {
-    refuse(call)?;
     let q = heads(call, 0, "q_num_heads")?;
     let (new_k, new_v) = (heads(call, 1, "kv_num_heads")?, heads(call, 2, "kv_num_heads")?);
     let (k, v, past) = match (call.given(4), call.given(5)) {
@@ -133,36 +112,41 @@ pub fn onnx(call: &Call) -> Results {
     };
     let attributes = call.attributes;
     let keys = call.integers(6)?;
-    let offsets = match &keys {
-        Some(keys) if call.given(4).is_none() => keys.iter().map(|n| n.saturating_sub(q.shape()[2] as i64)).collect(),
-        _ => vec![past as i64],
-    };
     let places = Places {
-        offsets,
+        offset: if keys.is_some() && call.given(4).is_none() { None } else { Some(past as i64) },
         causal: attributes.flag("is_causal")?,
         left: Places::side(attributes.int("left_window_size")?),
         right: Places::side(attributes.int("right_window_size")?),
         keys,
     };
-    let mask = mask(call, k.shape()[2])?;
-    let mut y = attend(&q, &k, &v, mask.as_ref(), attributes.number("scale")?, &places)?;
+    let mask = match call.given(3) {
+        Some(arg) if arg.dtype == "bool" => Some(call.tensor(3)?),
+        Some(_) => Some(call.operand(3)?),
+        None => None,
+    };
+    let scores = match attributes.int("qk_matmul_output_mode")?.unwrap_or(0) {
+        _ if !call.wanted(3) => None,
+        0 => Some(ops::Scores::Scaled),
+        1 => Some(ops::Scores::Capped),
+        2 => Some(ops::Scores::Masked),
+        3 => Some(ops::Scores::Weights),
+        other => return Err(fail(format!("manifest: qk_matmul_output_mode {other}"))),
+    };
+    let asked = Asked {
+        places,
+        mask: mask.as_ref(),
+        sinks: None,
+        scale: attributes.number("scale")?,
+        softcap: attributes.number("softcap")?,
+        scores,
+    };
+    let Attended { out: mut y, scores, .. } = attend(&q, &k, &v, &asked)?;
     if call.given(0).is_some_and(|q| q.shape.len() == 3) {
         y = joined(&y)?;
     }
+    let scores = scores.map(|scores| ops::cast(&scores, y.dtype())).transpose()?;
     let present = |i: usize, tensor: &Tensor| call.wanted(i).then(|| ops::copy(tensor)).transpose();
-    Ok(vec![Some(y), present(1, &k)?, present(2, &v)?])
-}
-
-/// The values of attributes that are not offered.
-fn refuse(call: &Call) -> Outcome<()> {
-    if call.attributes.number("softcap")?.is_some_and(|cap| cap != 0.0) {
-        return Err(unsupported("Attention: softcap is not offered"));
-    }
-    // 1 is float32.
-    if call.attributes.int("softmax_precision")?.is_some_and(|precision| precision != 1) {
-        return Err(unsupported("Attention: softmax_precision other than float32 is not offered"));
-    }
-    Ok(())
+    Ok(vec![Some(y), present(1, &k)?, present(2, &v)?, scores])
 }
 
 /// An input as [batch, heads, seq, dim], from that or from [batch, seq, heads * dim].
@@ -184,20 +168,4 @@ pub fn heads(call: &Call, input: usize, attribute: &str) -> Outcome<Tensor> {
 pub fn joined(y: &Tensor) -> Outcome<Tensor> {
     let [batch, heads, seq, dim] = [0, 1, 2, 3].map(|axis| y.shape()[axis]);
     Ok(y.permute(&[0, 2, 1, 3])?.contiguous()?.reshape(&[batch, seq, heads * dim])?)
-}
-
-/// `attn_mask`; keys beyond its end are masked.
-fn mask(call: &Call, seq_k: usize) -> Outcome<Option<Tensor>> {
-    let Some(arg) = call.given(3) else { return Ok(None) };
-    let mask = if arg.dtype == "bool" { call.tensor(3)? } else { call.operand(3)? };
-    let Some(&given) = mask.shape().last().filter(|&&given| given < seq_k) else { return Ok(Some(mask)) };
-    let mut shape = mask.shape().to_vec();
-    shape[mask.rank() - 1] = seq_k - given;
-    let rest = if arg.dtype == "bool" {
-        Tensor::full(call.device, false, &shape)?
-    } else {
-        ops::cast(&Tensor::full(call.device, f32::NEG_INFINITY, &shape)?, mask.dtype())?
-    };
-    let last = mask.rank() - 1;
-    Ok(Some(ops::concat(&[&mask, &rest], last as isize)?))
 }

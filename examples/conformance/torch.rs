@@ -3,7 +3,7 @@
 use gristmill::{DType, Device, Tensor, ops};
 use half::{bf16, f16};
 
-use crate::attention::{Places, attend};
+use crate::attention::{Asked, Attended, Places, attend};
 use crate::compare::{Report, Rule, check, errors};
 use crate::manifest::{Arg, Attributes, Case, Outcome, Stored, fail, unsupported};
 
@@ -192,12 +192,6 @@ impl Call<'_> {
 
 fn sdpa(call: &Call) -> Results {
     let attributes = call.attributes;
-    if attributes.number("softcap")?.is_some_and(|cap| cap != 0.0) {
-        return Err(unsupported("scaled_dot_product_attention: softcap is not offered"));
-    }
-    if attributes.flag("sinks")? || call.given("sink")?.is_some() {
-        return Err(unsupported("scaled_dot_product_attention: sinks are not offered"));
-    }
     let (q, k, v) = (call.input("q")?, call.input("k")?, call.input("v")?);
     let [seq_q, seq_k] = [&q, &k].map(|t| t.shape().get(2).map_or(0, |&n| n as i64));
     let (left, right) = (Places::side(attributes.int("window_left")?), Places::side(attributes.int("window_right")?));
@@ -210,10 +204,21 @@ fn sdpa(call: &Call) -> Results {
         "bottom_right" => (true, seq_k - seq_q),
         other => return Err(unsupported(format!("scaled_dot_product_attention: causal {other} is not offered"))),
     };
-    let places = Places { offsets: vec![offset], causal, left, right, keys: None };
-    let mask = call.given("mask")?;
-    let out = attend(&q, &k, &v, mask.as_ref(), attributes.number("scale")?, &places)?;
-    Ok(vec![("out", out)])
+    let places = Places { offset: Some(offset), causal, left, right, keys: None };
+    let (mask, sinks) = (call.given("mask")?, call.given("sink")?);
+    if attributes.flag("sinks")? && sinks.is_none() {
+        return Err(fail("manifest: input sink is missing"));
+    }
+    let asked = Asked {
+        places,
+        mask: mask.as_ref(),
+        sinks: sinks.as_ref(),
+        scale: attributes.number("scale")?,
+        softcap: attributes.number("softcap")?,
+        scores: None,
+    };
+    let Attended { out, lse, .. } = attend(&q, &k, &v, &asked)?;
+    Ok(vec![("out", out), ("lse", lse)])
 }
 
 fn softmax(call: &Call) -> Results {

@@ -30,10 +30,12 @@
 //!
 //! // What would 1,000 rows of 4,096 cost on a device with WebGPU's default limits? No GPU is needed to ask.
 //! let rows = Layout::contiguous(&[1000, 4096]).expect("a small shape");
-//! let problem = softmax::Problem { dtypes: [DType::F32; 3], log: false, axis: 1, scale: 1.0, out: rows, x: rows, mask: None };
+//! let problem = softmax::Problem {
+//!     dtypes: [DType::F32; 4], log: false, in_place: false, axis: 1, scale: 1.0, out: rows, x: rows, mask: None, causal_limit: 4096, sinks: None,
+//! };
 //! let plan = softmax::gpu::plan(&Caps::webgpu_defaults(), None, &problem)?;
 //! let dispatch = &plan.dispatches[0];
-//! assert_eq!(format!("{}.{}", dispatch.kernel.name, dispatch.spec), "softmax.f32.group256.vector");
+//! assert_eq!(format!("{}.{}", dispatch.kernel.name, dispatch.spec), "softmax.f32.row256.vector");
 //! assert_eq!((dispatch.grid, dispatch.bytes), ([1000, 1, 1], 2 * 4 * 4096 * 1000));
 //! # Ok(())
 //! # }
@@ -56,7 +58,10 @@ pub mod softmax;
 pub mod unary;
 pub mod where_cond;
 
-pub use attention::{Align, Attention, Axes, Dropout, Window, attention, attention_into, attention_with_lse, attention_with_lse_into};
+pub use attention::{
+    Align, Attention, Axes, Dropout, Scores, Window, attention, attention_into, attention_with_lse, attention_with_lse_into,
+    attention_with_scores,
+};
 pub use binary::{
     add, add_in_place, add_into, div, div_in_place, div_into, max, max_in_place, max_into, min, min_in_place, min_into, mul, mul_in_place,
     mul_into, pow, pow_in_place, pow_into, sub, sub_in_place, sub_into,
@@ -72,7 +77,7 @@ pub use matmul::{Activation, Bias, Matmul, matmul, matmul_into};
 pub use merge_attention::{merge_attention, merge_attention_into};
 pub use reduce::{amax, amax_into, amin, amin_into, argmax, argmax_into, argmin, argmin_into, mean, mean_into, sum, sum_into};
 pub use rope::{Rope, RopeFrequencies, RopeScaling, RopeSections, RopeStyle, RopeTable, RopeYarn, rope, rope_in_place, rope_into};
-pub use softmax::{Softmax, log_softmax, log_softmax_into, softmax, softmax_into};
+pub use softmax::{Softmax, log_softmax, log_softmax_in_place, log_softmax_into, softmax, softmax_in_place, softmax_into};
 pub use unary::{
     abs, abs_in_place, abs_into, clamp, clamp_in_place, clamp_into, erf, erf_in_place, erf_into, exp, exp_in_place, exp_into, gelu,
     gelu_in_place, gelu_into, gelu_tanh, gelu_tanh_in_place, gelu_tanh_into, hard_swish, hard_swish_in_place, hard_swish_into, log,
@@ -117,6 +122,9 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &rope::gpu::ROPE,
         &rope::gpu::ROPE_IN_PLACE,
         &softmax::gpu::SOFTMAX,
+        &softmax::gpu::SOFTMAX_IN_PLACE,
+        &softmax::gpu::SOFTMAX_COLUMNS,
+        &softmax::gpu::SOFTMAX_COLUMNS_IN_PLACE,
         &unary::gpu::UNARY,
         &unary::gpu::UNARY_IN_PLACE,
         &where_cond::gpu::WHERE_COND,

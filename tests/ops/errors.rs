@@ -40,6 +40,7 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let f = |shape: &[usize]| Tensor::rand_uniform(device, shape, 1);
     let of = |dtype, shape: &[usize]| Tensor::zeros(device, dtype, shape);
     let plain = Softmax::default();
+    let causal = Softmax { causal: Some(ops::Align::TopLeft), ..plain };
     let none = Attention::default();
     let x = f(&[2, 3]).map_err(|e| e.to_string())?;
     let attend = |q: &[usize], k: &[usize], v: &[usize]| ops::attention(&f(q)?, &f(k)?, &f(v)?, &Attention::default());
@@ -206,9 +207,15 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, -3, &plain)))),
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, isize::MIN, &plain)))),
         ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&f(&[])?, 0, &plain)))),
-        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { scale: f32::NAN, mask: None })))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { scale: f32::NAN, ..plain })))),
         ("softmax", Kind::Shape, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { mask: Some(&f(&[2])?), ..plain })))),
         ("softmax", Kind::DType, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { mask: Some(&of(DType::Bool, &[3])?), ..plain })))),
+        ("softmax", Kind::Argument, Box::new(|| unit(ops::softmax(&x, 0, &causal)))),
+        ("log_softmax", Kind::Argument, Box::new(|| unit(ops::log_softmax(&f(&[3])?, 0, &causal)))),
+        ("softmax", Kind::Shape, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { sinks: Some(&f(&[3])?), ..plain })))),
+        ("softmax", Kind::DType, Box::new(|| unit(ops::softmax(&x, 1, &Softmax { sinks: Some(&of(DType::I32, &[1])?), ..plain })))),
+        ("softmax", Kind::Overlap, Box::new(|| ops::softmax_in_place(&mut x.clone(), 1, &Softmax { mask: Some(&x), ..plain }))),
+        ("log_softmax", Kind::Overlap, Box::new(|| ops::log_softmax_in_place(&mut into(&[1, 3])?.broadcast_to(&[2, 3])?, 1, &plain))),
         ("log_softmax", Kind::DType, Box::new(|| unit(ops::log_softmax(&of(DType::I32, &[3])?, 0, &plain)))),
         ("log_softmax", Kind::Overlap, Box::new(|| ops::log_softmax_into(&mut x.clone(), &x, 1, &plain))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[2, 3], &[2, 3], &[2, 3])))),
@@ -374,6 +381,21 @@ mod gpu {
         Layout::contiguous(dims).expect("a layout")
     }
 
+    fn rows_of(dims: &[usize]) -> softmax::Problem {
+        softmax::Problem {
+            dtypes: [DType::F32; 4],
+            log: false,
+            in_place: false,
+            axis: 1,
+            scale: 1.0,
+            out: dense(dims),
+            x: dense(dims),
+            mask: None,
+            causal_limit: dims[1] as i64,
+            sinks: None,
+        }
+    }
+
     fn only(plan: gristmill::Result<Plan>) -> Result<[u32; 3], String> {
         let plan = plan.map_err(|e| e.to_string())?;
         expect(plan.dispatches.len() == 1, "one dispatch")?;
@@ -419,11 +441,10 @@ mod gpu {
         let (out, x) = (dense(&[1_000_000]), dense(&[1_000_000]));
         let problem = binary::Problem { function: binary::Function::Add, in_place: false, dtypes: f32s, out, lhs: x, rhs: x };
         pieces("add", binary::gpu::plan(&slow, None, &problem), 64)?;
-        let problem =
-            softmax::Problem { dtypes: f32s, log: false, axis: 1, scale: 1.0, out: dense(&[64, 999]), x: dense(&[64, 999]), mask: None };
+        let problem = rows_of(&[64, 999]);
         pieces("softmax", softmax::gpu::plan(&slow, None, &problem), 4)?;
         // One row is one reduction, however long.
-        let problem = softmax::Problem { out: dense(&[1, 200_000]), x: dense(&[1, 200_000]), ..problem };
+        let problem = rows_of(&[1, 200_000]);
         let row = softmax::gpu::plan(&slow, None, &problem).map_err(|e| e.to_string())?;
         expect(row.dispatches.len() == 1 && row.milliseconds(&slow) > 250, "a row is not cut")?;
         let problem = attention::Problem {
@@ -478,6 +499,10 @@ mod gpu {
             let by_place = ops::Rope { style: ops::RopeStyle::Interleaved, positions: Some(&places), ..Default::default() };
             let mut turned = ops::rope(&heads, &table, &ops::Rope { offset: 50, ..Default::default() })?;
             ops::rope_in_place(&mut turned, &table, &by_place)?;
+            let sinks = normal(&[3, 1, 1], 13)?;
+            let causal = ops::Softmax { causal: Some(ops::Align::BottomRight), sinks: Some(&sinks), ..Default::default() };
+            let mut softmaxed = ops::copy(&product)?;
+            ops::softmax_in_place(&mut softmaxed, 2, &causal)?;
             let all = [
                 product.clone(),
                 turned,
@@ -486,6 +511,8 @@ mod gpu {
                     DType::F32,
                 )?,
                 row,
+                softmaxed,
+                ops::softmax(&product, 2, &causal)?,
                 attended,
                 ops::softmax(&product, -1, &ops::Softmax::default())?,
                 ops::log_softmax(&product, 0, &ops::Softmax { mask: Some(&normal(&[40], 11)?), ..Default::default() })?,
@@ -529,7 +556,7 @@ mod gpu {
             let (square, f32s) = (dense(&[side, side]), [DType::F32; 3]);
             let four = dense(&[1, 1, side, side]);
             let of_attention = attention::Problem::new([DType::F32; 4], four, four, four, four);
-            let of_softmax = softmax::Problem { dtypes: f32s, log: false, axis: 1, scale: 1.0, out: square, x: square, mask: None };
+            let of_softmax = softmax::Problem { out: square, x: square, ..rows_of(square.dims()) };
             let function = binary::Function::Add;
             let of_binary = binary::Problem { function, in_place: false, dtypes: f32s, out: square, lhs: square, rhs: square };
             let in_place = binary::Problem { in_place: true, ..of_binary.clone() };
@@ -646,15 +673,8 @@ mod gpu {
         };
         expect(only(matmul::gpu::plan(&caps, None, &big))? == [100, 1, 1], "a grid within the limit")?;
         expect(only(matmul::gpu::plan(&small, None, &big))? == [10, 10, 1], "a grid folded to the full")?;
-        let rows = softmax::Problem {
-            dtypes: [DType::F32; 3],
-            log: false,
-            axis: 1,
-            scale: 1.0,
-            out: dense(&[50, 3]),
-            x: dense(&[50, 3]),
-            mask: None,
-        };
+        // Eight rows a workgroup.
+        let rows = rows_of(&[397, 3]);
         expect(only(softmax::gpu::plan(&small, None, &rows))? == [10, 5, 1], "rows folded")?;
         let binary = binary::Problem {
             function: binary::Function::Mul,

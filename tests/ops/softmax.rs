@@ -1,4 +1,4 @@
-//! Softmax and log_softmax: every tune, axis and mask; N2's analogue (the documented bounds), N4, N6, N8, N9.
+//! Softmax and log_softmax: every kernel and tune, axis, mask, diagonal and sink, in place too; N2's analogue (the documented bounds), N4, N6, N8, N9.
 
 use gristmill::{DType, Tensor, ops};
 use libtest_mimic::Trial;
@@ -11,18 +11,27 @@ use crate::support::reference::{self, broadcast};
 use crate::support::runner::{Case, Expected, check, pinned, same_on_any_threads, sample, trial, trials};
 use DType::{BF16, F16, F32};
 use gristmill::Device;
+use gristmill::ops::Align;
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials("softmax", "large_grid", large_grid);
     all.extend(trials("softmax", "rows", rows));
+    all.extend(trials("softmax", "options", options));
+    #[cfg(feature = "gpu")]
+    all.extend(trials("softmax", "choices", choices));
     all.extend(trials("softmax", "types", types));
     all.extend(trials("softmax", "maximum", maximum));
     all.extend(trials("softmax", "rows_alone", rows_alone));
     all.extend(trials("softmax", "extremes", extremes));
     all.extend(trials("softmax", "random", random));
     all.push(trial("softmax::threads", || {
-        let x = Random::new(9).floats(&[7, 300, 5]);
-        same_on_any_threads(|_| [false, true].map(|log| case(log, 1, 0.5, x.clone(), None)).into())
+        let mut random = Random::new(9);
+        let (x, sinks) = (random.floats(&[7, 300, 5]), random.floats(&[7, 1, 5]));
+        same_on_any_threads(|_| {
+            let plain = [false, true].map(|log| Call::new(log, 1, 0.5, x.clone(), None).with(None, Some(sinks.clone())).case());
+            let causal = Call::new(false, 2, 0.5, x.clone(), None).with(Some(Align::TopLeft), None).case();
+            plain.into_iter().chain([causal]).collect()
+        })
     }));
     all
 }
@@ -31,55 +40,122 @@ fn name(log: bool) -> &'static str {
     if log { "log_softmax" } else { "softmax" }
 }
 
-fn case(log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case {
-    typed(x.dtype, log, axis, scale, x, mask)
+/// A call, and what it gives.
+#[derive(Clone)]
+struct Call {
+    log: bool,
+    axis: usize,
+    scale: f32,
+    causal: Option<Align>,
+    x: Host,
+    mask: Option<Host>,
+    sinks: Option<Host>,
 }
 
-/// The same `_into` an output of any type.
-fn typed(out: DType, log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Case {
-    let expected = expected(out, log, axis, scale, &x, mask.as_ref());
-    let fresh = x.dtype;
-    let title =
-        format!("{out} = {}{:?} axis {axis} scale {scale} mask {:?}", x.dtype, x.dims, mask.as_ref().map(|m| (m.dtype, m.dims.clone())));
-    let inputs: Vec<Host> = std::iter::once(x).chain(mask).collect();
-    let options = move |t: &[Tensor]| (scale, t.get(1).cloned());
-    let call = move |t: &[Tensor]| {
-        let (scale, mask) = options(t);
-        let options = ops::Softmax { scale, mask: mask.as_ref() };
-        if out != fresh {
-            // A type that only `_into` gives.
-            let mut result = Tensor::zeros(t[0].device(), out, t[0].shape())?;
+impl Call {
+    fn new(log: bool, axis: usize, scale: f32, x: Host, mask: Option<Host>) -> Self {
+        Call { log, axis, scale, causal: None, x, mask, sinks: None }
+    }
+
+    /// The same with a sink a row and a diagonal.
+    fn with(mut self, causal: Option<Align>, sinks: Option<Host>) -> Self {
+        (self.causal, self.sinks) = (causal, sinks);
+        self
+    }
+
+    fn name(&self) -> &'static str {
+        name(self.log)
+    }
+
+    fn case(self) -> Case {
+        let out = self.x.dtype;
+        self.into(out)
+    }
+
+    /// The same `_into` an output of any type.
+    fn into(self, out: DType) -> Case {
+        let expected = expected(out, &self);
+        let Call { log, axis, scale, causal, x, mask, sinks } = self;
+        let fresh = x.dtype;
+        let shape = |host: &Option<Host>| host.as_ref().map(|host| (host.dtype, host.dims.clone()));
+        let title = format!(
+            "{out} = {}{:?} axis {axis} scale {scale} mask {:?} {causal:?} sinks {:?}",
+            x.dtype,
+            x.dims,
+            shape(&mask),
+            shape(&sinks)
+        );
+        let there = [mask.is_some(), sinks.is_some()];
+        let inputs: Vec<Host> = std::iter::once(x).chain(mask).chain(sinks).collect();
+        // Of the tensors after `x`.
+        let with = move |rest: &[Tensor], call: &dyn Fn(&ops::Softmax) -> gristmill::Result<()>| {
+            let mut rest = rest.iter();
+            let [mask, sinks] = there.map(|there| if there { rest.next() } else { None });
+            call(&ops::Softmax { scale, mask, causal, sinks })
+        };
+        let call = move |t: &[Tensor]| {
+            let result = std::cell::RefCell::new(None);
+            with(&t[1..], &|options| {
+                let made = if out != fresh {
+                    // A type that only `_into` gives.
+                    let mut made = Tensor::zeros(t[0].device(), out, t[0].shape())?;
+                    let into = if log { ops::log_softmax_into } else { ops::softmax_into };
+                    into(&mut made, &t[0], axis as isize, options)?;
+                    made
+                } else {
+                    let call = if log { ops::log_softmax } else { ops::softmax };
+                    call(&t[0], axis as isize, options)?
+                };
+                *result.borrow_mut() = Some(made);
+                Ok(())
+            })?;
+            Ok(result.into_inner().expect("it was made"))
+        };
+        let call_into = move |out: &mut Tensor, t: &[Tensor]| {
+            let axis = axis as isize - t[0].rank() as isize;
             let into = if log { ops::log_softmax_into } else { ops::softmax_into };
-            into(&mut result, &t[0], axis as isize, &options)?;
-            return Ok(result);
-        }
-        if log { ops::log_softmax(&t[0], axis as isize, &options) } else { ops::softmax(&t[0], axis as isize, &options) }
-    };
-    let call_into = move |out: &mut Tensor, t: &[Tensor]| {
-        let (scale, mask) = options(t);
-        let options = ops::Softmax { scale, mask: mask.as_ref() };
-        let axis = axis as isize - t[0].rank() as isize;
-        if log { ops::log_softmax_into(out, &t[0], axis, &options) } else { ops::softmax_into(out, &t[0], axis, &options) }
-    };
-    Case::new(title, inputs, expected, call, call_into)
+            let out = std::cell::RefCell::new(out);
+            with(&t[1..], &|options| into(&mut out.borrow_mut(), &t[0], axis, options))
+        };
+        let case = Case::new(title, inputs, expected, call, call_into);
+        case.in_place(move |x, rest| {
+            let call = if log { ops::log_softmax_in_place } else { ops::softmax_in_place };
+            let x = std::cell::RefCell::new(x);
+            with(rest, &|options| call(&mut x.borrow_mut(), axis as isize, options))
+        })
+    }
 }
 
 /// The documented bounds, row by row.
-fn expected(out: DType, log: bool, axis: usize, scale: f32, x: &Host, mask: Option<&Host>) -> Expected {
-    let dims = &x.dims;
-    let bias = mask.map_or(vec![0.0; x.f64s().len()], |mask| broadcast(&mask.f64s(), &mask.dims, dims));
-    // A finite product or sum saturates at the ends of f32; -inf masks.
+fn expected(out: DType, call: &Call) -> Expected {
+    let Call { log, axis, scale, causal, x, mask, sinks } = call;
+    let (dims, axis) = (&x.dims, *axis);
+    let bias = mask.as_ref().map_or(vec![0.0; x.f64s().len()], |mask| broadcast(&mask.f64s(), &mask.dims, dims));
+    let sinks = sinks.as_ref().map(|sinks| broadcast(&sinks.f64s(), &sinks.dims, dims));
+    let (len, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
+    // A finite product or sum saturates at the ends of f32; -inf masks, and so does the diagonal.
     let limit = f64::from(f32::MAX);
+    let hidden = |at: usize| {
+        let last = |back: usize| dims[dims.len() - back];
+        let (key, query) = (at % len, at / len % if dims.len() > 1 { last(2) } else { 1 });
+        match causal {
+            None => false,
+            Some(Align::TopLeft) => key > query,
+            Some(Align::BottomRight) => key + last(2) > query + last(1),
+            Some(Align::Offset(offset)) => key as i64 > query as i64 + offset,
+        }
+    };
     // Each logit, and its size where it is rounded: where f32 does not hold both the product and the sum.
     let (logits, rounded): (Vec<f64>, Vec<f64>) = x
         .f64s()
         .iter()
         .zip(&bias)
-        .map(|(&x, &bias)| {
-            if x == f64::NEG_INFINITY || bias == f64::NEG_INFINITY {
+        .enumerate()
+        .map(|(at, (&x, &bias))| {
+            if x == f64::NEG_INFINITY || bias == f64::NEG_INFINITY || hidden(at) {
                 return (f64::NEG_INFINITY, 0.0);
             }
-            let product = x * f64::from(scale);
+            let product = x * f64::from(*scale);
             let logit = product + bias;
             let held = |v: f64| f64::from(v as f32) == v;
             let exact = held(product) && held(logit) && logit - bias == product && logit - product == bias;
@@ -87,11 +163,14 @@ fn expected(out: DType, log: bool, axis: usize, scale: f32, x: &Host, mask: Opti
             (logit, if exact { 0.0 } else { logit.abs() })
         })
         .unzip();
-    let (len, inner) = (dims[axis], dims[axis + 1..].iter().product::<usize>());
     let (mut values, mut errors) = (vec![0.0; logits.len()], vec![0.0; logits.len()]);
     for row in 0..logits.len() / len.max(1) {
         let at = |i: usize| row / inner * len * inner + i * inner + row % inner;
-        let line: Vec<f64> = (0..len).map(|i| logits[at(i)]).collect();
+        let mut line: Vec<f64> = (0..len).map(|i| logits[at(i)]).collect();
+        // A row that is all masked has no maximum, whatever its sink is.
+        let all = line.iter().all(|l| *l == f64::NEG_INFINITY);
+        line.extend(sinks.iter().filter(|_| !all).map(|sinks| sinks[at(0)]));
+        let count = len + 4 * (line.len() - len);
         let truth = reference::softmax(&line);
         let top = (0..len).map(|i| rounded[at(i)]).fold(0.0, f64::max);
         let steepest = truth.distances.iter().map(|t| 3.0 + 2.0 * t.min(104.0)).fold(0.0, f64::max);
@@ -99,12 +178,12 @@ fn expected(out: DType, log: bool, axis: usize, scale: f32, x: &Host, mask: Opti
             // Below exp(-104) everything is 0 in f32.
             let t = truth.distances[i];
             let rounding = bounds::logits(rounded[at(i)], top);
-            if log {
+            if *log {
                 values[at(i)] = truth.logarithms[i].max(if line[i].is_finite() { -limit } else { f64::NEG_INFINITY });
-                errors[at(i)] = bounds::log_softmax(t, steepest, len) + rounding;
+                errors[at(i)] = bounds::log_softmax(t, steepest, count) + rounding;
             } else {
                 values[at(i)] = truth.probabilities[i];
-                let relative = bounds::softmax(t, steepest, len) + rounding;
+                let relative = bounds::softmax(t, steepest, count) + rounding;
                 errors[at(i)] = truth.probabilities[i] * relative.min(1e3);
             }
         }
@@ -115,15 +194,43 @@ fn expected(out: DType, log: bool, axis: usize, scale: f32, x: &Host, mask: Opti
     expected
 }
 
-/// Every size round the group sizes, each axis, with and without masks of several shapes.
+/// The kernels, here and in place.
+const KERNELS: [&str; 4] = ["softmax", "softmax_in_place", "softmax_columns", "softmax_columns_in_place"];
+
+/// A handle for each kernel and tune, and how long a row it holds in registers at the most, where it does.
+fn handles(device: &Device, level: Level) -> Vec<(String, Device, Option<usize>)> {
+    let names = if device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
+    let held = |name: &str| match name.split('.').nth(1) {
+        Some("row8") => Some(256),
+        Some("row64") => Some(2048),
+        Some("row256") => Some(16_384),
+        _ => None,
+    };
+    let all = names.iter().flat_map(|name| pinned(device, name, level));
+    all.map(|(name, device)| (name.clone(), device, held(&name))).collect()
+}
+
+/// Every size round a lane's eight, the groups and what they hold; each axis, with and without masks of several shapes.
 fn rows(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(4);
-    for (tune, handle) in pinned(device, "softmax", level) {
-        for len in [1, 2, 31, 32, 33, 255, 256, 257, 1031] {
-            for log in [false, true] {
-                let x = random.floats(&[5, len]);
-                check(name(log), &subject.name, &handle, &case(log, 1, 1.0, x, None), level > Level::Smoke)
-                    .map_err(|e| format!("{tune} {e}"))?;
+    for (tune, handle, held) in handles(device, level) {
+        let run = |call: Call, all_forms: bool| {
+            check(call.name(), &subject.name, &handle, &call.case(), all_forms).map_err(|e| format!("{tune} {e}"))
+        };
+        let mut lens = vec![1, 2, 7, 8, 9, 63, 64, 65, 255, 256, 257];
+        if level > Level::Smoke {
+            let steps: &[usize] = match held {
+                Some(2048) => &[512, 520, 1024, 1033, 1536, 2048],
+                Some(16_384) => &[2048, 2056, 4104, 8192, 8209, 16_384],
+                _ => &[512, 2048, 2051, 4104],
+            };
+            lens.extend(steps);
+        }
+        for (i, len) in lens.into_iter().enumerate() {
+            // Both functions over the lengths, and both of each in a full run.
+            for log in [false, true].into_iter().filter(|&log| level == Level::Full || log == (i % 2 == 1) || len < 10) {
+                let rows = if len > 3000 { 2 } else { 5 };
+                run(Call::new(log, 1, 1.0, random.floats(&[rows, len]), None), level > Level::Smoke && len < 2000)?;
             }
         }
         for (dims, axis, mask) in [
@@ -131,15 +238,49 @@ fn rows(subject: &Subject, device: &Device, level: Level) -> Result<(), String> 
             (vec![37, 3, 5], 0, Some(vec![37, 3, 5])),
             (vec![2, 3, 2, 3, 2, 9], 5, Some(vec![3, 1, 9])),
             (vec![2, 3, 4, 2, 3, 2], 2, None),
+            (vec![3, 70, 40], 1, Some(vec![3, 1, 40])),
+            (vec![264, 34], 0, None),
             (vec![11], 0, Some(vec![1])),
             (vec![2, 0, 3], 1, None),
             (vec![0, 4], 1, None),
         ] {
             for log in [false, true] {
                 let mask = mask.as_ref().map(|dims| mask_of(&mut random, dims));
-                let x = random.floats(&dims);
-                check(name(log), &subject.name, &handle, &case(log, axis, -0.75, x, mask), level > Level::Smoke)
-                    .map_err(|e| format!("{tune} {e}"))?;
+                run(Call::new(log, axis, -0.75, random.floats(&dims), mask), level > Level::Smoke)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Diagonals and sinks, together and alone, along every axis that they may be asked for.
+fn options(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    let mut random = Random::new(31);
+    for (tune, handle, _) in handles(device, level) {
+        for (i, (dims, axis, sinks)) in [
+            (vec![5, 8], 1, Some(vec![5, 1])),
+            (vec![3, 2, 9, 6], 3, Some(vec![2, 1, 1])),
+            (vec![2, 7, 40], 2, Some(vec![1])),
+            (vec![4, 70, 65], 2, Some(vec![4, 70, 1])),
+            (vec![2, 3, 270], 2, None),
+            (vec![1, 9], 1, None),
+            (vec![6, 1], 1, None),
+            (vec![9, 5], 0, Some(vec![5])),
+            (vec![4, 18, 6], 1, Some(vec![4, 1, 1])),
+            (vec![12], 0, Some(vec![1])),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let last = dims.len() > 1 && axis + 1 == dims.len();
+            let diagonals = [None, Some(Align::TopLeft), Some(Align::BottomRight), Some(Align::Offset(3))];
+            for (at, causal) in diagonals.into_iter().take(if last { 4 } else { 1 }).enumerate() {
+                let mask = (i % 3 == 0).then(|| mask_of(&mut random, &dims[dims.len() - 1..]));
+                let x = random.floats(&dims).to([F32, F16, BF16][i % 3]);
+                let sinks = sinks.as_ref().map(|dims| random.floats(dims).to([F16, F32, BF16][i % 3]));
+                let log = (i + at).is_multiple_of(2);
+                let call = Call::new(log, axis, 0.5, x, mask).with(causal, sinks);
+                check(call.name(), &subject.name, &handle, &call.case(), level > Level::Smoke).map_err(|e| format!("{tune} {e}"))?;
             }
         }
     }
@@ -154,9 +295,13 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
         all.extend([[narrow; 3], [narrow, narrow, F32], [F32, narrow, narrow], [F32, narrow, F32]]);
     }
     all.push([F16, BF16, BF16]);
-    for (tune, handle) in pinned(device, "softmax", level) {
-        for &[out, x, mask] in &all {
-            for (dims, axis, mask_dims) in [
+    for (tune, handle, _) in handles(device, level) {
+        for (i, &[out, x, mask]) in all.iter().enumerate() {
+            // In place there is one type.
+            if tune.contains("in_place") && out != x {
+                continue;
+            }
+            for (j, (dims, axis, mask_dims)) in [
                 (&[3, 40][..], 1, Some(&[40][..])),
                 (&[3, 264], 1, Some(&[3, 1])),
                 (&[5, 2056], 1, None),
@@ -164,13 +309,17 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
                 (&[3, 37], 1, None),
                 (&[3, 42], 1, None),
                 (&[2, 9, 8], 1, Some(&[9, 1])),
-            ] {
-                for log in [false, true] {
+                (&[70, 6], 0, Some(&[6])),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                for log in [false, true].into_iter().filter(|&log| level == Level::Full || log == ((i + j) % 2 == 0)) {
                     let mask = mask_dims.map(|dims| mask_of(&mut random, dims).to(mask));
                     // A sixteenth is -inf.
                     let values: Vec<f32> =
                         random.floats(dims).f64s().iter().map(|&v| if v > 30.0 { f32::NEG_INFINITY } else { v as f32 }).collect();
-                    let case = typed(out, log, axis, 0.75, Host::new(dims, &values).to(x), mask);
+                    let case = Call::new(log, axis, 0.75, Host::new(dims, &values).to(x), mask).into(out);
                     check(name(log), &subject.name, &handle, &case, level == Level::Full).map_err(|e| format!("{tune} {e}"))?;
                 }
             }
@@ -179,42 +328,114 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     Ok(())
 }
 
-/// The maximum is found wherever it is: a row for each lane of the widest group, first or second time round. Without it an exponential
-/// overflows; a lower one alone would change nothing.
+/// The maximum is found wherever it is: a row for each eight of the widest group, in each round. Without it an exponential overflows; a
+/// lower one alone would change nothing.
 fn maximum(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     if level == Level::Smoke {
         return Ok(());
     }
-    let len = 2 * 256 * 8 + 3;
-    let mut values: Vec<f32> = Random::new(23).floats(&[256, len]).f64s().iter().map(|&v| v as f32).collect();
-    for lane in 0..256 {
-        values[lane * len + (lane + 256 * (lane / 3 % 2)) * 8 + lane % 8] = 1e4;
-    }
-    let x = Host::new(&[256, len], &values);
-    for (tune, handle) in pinned(device, "softmax", level) {
-        check("softmax", &subject.name, &handle, &case(false, 1, 1.0, x.clone(), None), false).map_err(|e| format!("{tune} {e}"))?;
+    for (tune, handle, held) in handles(device, level) {
+        let len = held.unwrap_or(2 * 256 * 8 + 3).min(8192);
+        let eights = len / 8;
+        let rows = 128;
+        let mut values: Vec<f32> = Random::new(23).floats(&[rows, len]).f64s().iter().map(|&v| v as f32).collect();
+        for row in 0..rows {
+            values[row * len + (row * 37 % eights) * 8 + row % 8] = 1e4;
+        }
+        let x = Host::new(&[rows, len], &values);
+        let case = Call::new(false, 1, 1.0, x, None).case();
+        check("softmax", &subject.name, &handle, &case, false).map_err(|e| format!("{tune} {e}"))?;
     }
     Ok(())
 }
 
-/// A row gives the same bits alone, among others, and wherever it lies.
+/// A row gives the same bits alone, among others, wherever it lies, and in place.
 fn rows_alone(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     for (dtype, len) in [(F32, 264), (F32, 2056), (BF16, 37), (F16, 1000)] {
         let x = Random::new(22).floats(&[257, len]).to(dtype);
-        let run = |range: std::ops::Range<usize>, form: Form| -> Result<Host, String> {
-            let x = x.place(device, form)?.narrow(0, range).map_err(|e| e.to_string())?;
-            Host::of(&ops::softmax(&x, 1, &Default::default()).map_err(|e| e.to_string())?)
+        let run = |range: std::ops::Range<usize>, form: Form, in_place: bool| -> Result<Host, String> {
+            let call = || {
+                let mut x = x.place(device, form).expect("it was placed before").narrow(0, range.clone())?;
+                if in_place {
+                    ops::softmax_in_place(&mut x, 1, &Default::default())?;
+                    return Ok(x);
+                }
+                ops::softmax(&x, 1, &Default::default())
+            };
+            Host::of(&call().map_err(|e: gristmill::Error| e.to_string())?)
         };
-        let whole = run(0..257, Form::Dense)?;
+        let whole = run(0..257, Form::Dense, false)?;
         let size = len * dtype.block_bytes();
         for form in Form::ALL {
-            for row in [0, 1, 8, 256].into_iter().take(if level == Level::Smoke { 2 } else { 4 }) {
-                if run(row..row + 1, form)?.bytes != whole.bytes[row * size..][..size] {
-                    return Err(format!(
-                        "{dtype} row {row} of {len}, {form:?}, differs on {} from what it is among 257 (N5)",
-                        subject.name
-                    ));
+            for (i, row) in [0, 1, 8, 256].into_iter().take(if level == Level::Smoke { 2 } else { 4 }).enumerate() {
+                // Alone, or among a few so that they have neighbours.
+                for end in [row + 1, (row + 9).min(257)] {
+                    let got = run(row..end, form, i % 2 == 1)?;
+                    if got.bytes != whole.bytes[row * size..][..(end - row) * size] {
+                        return Err(format!(
+                            "{dtype} rows {row} to {end} of {len}, {form:?}, differ on {} from what they are among 257 (N5)",
+                            subject.name
+                        ));
+                    }
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is chosen for cards runs on the adapter at hand: kernels and tunes at the lengths where one takes over from another. Rows that lie
+/// across memory give the bits of rows that lie along it.
+#[cfg(feature = "gpu")]
+fn choices(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    use gristmill::gpu::{AdapterKind, Caps, Throughput};
+    use gristmill::ops::softmax::{Problem, gpu};
+
+    use crate::support::runner::differs;
+
+    let (Some(caps), true) = (device.caps(), level > Level::Smoke) else { return Ok(()) };
+    let planned = |caps: &Caps, out: &mut Tensor, x: Option<&Tensor>| {
+        let layout = *out.layout();
+        let problem = Problem {
+            dtypes: [out.dtype(), x.map_or(out.dtype(), Tensor::dtype), F32, F32],
+            log: false,
+            in_place: x.is_none(),
+            axis: 1,
+            scale: 1.0,
+            out: layout,
+            x: x.map_or(layout, |x| *x.layout()),
+            mask: None,
+            causal_limit: out.shape()[1] as i64,
+            sinks: None,
+        };
+        ops::dispatch("softmax", &gpu::plan(caps, None, &problem)?, out, x.as_slice())
+    };
+    // As fast as one: what is long for the adapter at hand would be cut.
+    let mut caps = caps.clone();
+    (caps.kind, caps.throughput) = (AdapterKind::Discrete, Throughput { flops: 1 << 40, bytes: 1 << 40 });
+    let mut random = Random::new(41);
+    for len in [1, 9, 255, 256, 257, 2047, 2048, 2049, 16_384, 16_385] {
+        for dtype in [F32, F16, BF16] {
+            let call = Call::new(false, 1, 1.0, random.floats(&[6, len]).to(dtype), None);
+            let [apart, within] = [caps.clone(), caps.clone()];
+            let mut case = call.case();
+            case.call_into = Box::new(move |out, t| planned(&apart, out, Some(&t[0])));
+            let both = caps.clone();
+            case.call = Box::new(move |t| {
+                let mut out = Tensor::zeros(t[0].device(), dtype, t[0].shape())?;
+                planned(&both, &mut out, Some(&t[0]))?;
+                Ok(out)
+            });
+            case.call_in_place = Some(Box::new(move |x, _| planned(&within, x, None)));
+            // The form with its axes reversed is the one that lies across memory: N4 compares it with none, so that the bits are here.
+            check("softmax", &subject.name, device, &case, len < 3000)?;
+            let x = &case.inputs[0];
+            let [along, across] = [Form::Dense, Form::Reversed].map(|form| -> Result<Host, String> {
+                let x = x.place(device, form)?;
+                Host::of(&(case.call)(&[x]).map_err(|e| e.to_string())?)
+            });
+            if let Some(at) = differs(&along?, &across?) {
+                return Err(format!("{dtype} rows of {len} across memory differ at {at} on {} from those along it", subject.name));
             }
         }
     }
@@ -232,30 +453,45 @@ fn mask_of(random: &mut Random, dims: &[usize]) -> Host {
     Host::new(dims, &values)
 }
 
-/// N8: huge logits, rows all masked, finite masks that mask nothing, -inf in x; NaN stays in its row.
-fn extremes(subject: &Subject, device: &Device, _level: Level) -> Result<(), String> {
+/// N8: huge logits, rows all masked, finite masks that mask nothing, -inf in x, sinks of any size; NaN stays in its row.
+fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let low = f32::MIN;
     let inf = f32::NEG_INFINITY;
     let x = Host::new(&[4, 3], &[1e4f32, -1e4, 0.0, 3e38, -3e38, 3e38, low, low, low, inf, inf, inf]);
-    for log in [false, true] {
-        check(name(log), &subject.name, device, &case(log, 1, 1.0, x.clone(), None), true)?;
-        for all in [1.0f32, 0.0] {
-            let x = Host::new(&[4, 3], &[all; 12]);
-            let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
-            check(name(log), &subject.name, device, &case(log, 1, 1.0, x, Some(mask)), true)?;
+    for (tune, device, _) in handles(device, level) {
+        let run = |call: Call| check(call.name(), &subject.name, &device, &call.case(), true).map_err(|e| format!("{tune} {e}"));
+        for log in [false, true] {
+            run(Call::new(log, 1, 1.0, x.clone(), None))?;
+            for sink in [0.0, 3e38, low, inf] {
+                let sinks = Some(Host::new(&[1], &[sink]));
+                run(Call::new(log, 1, 1.0, x.clone(), None).with(None, sinks.clone()))?;
+                run(Call::new(log, 1, 1.0, x.clone(), None).with(Some(Align::BottomRight), sinks))?;
+            }
+            for all in [1.0f32, 0.0] {
+                let x = Host::new(&[4, 3], &[all; 12]);
+                let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
+                run(Call::new(log, 1, 1.0, x, Some(mask)))?;
+            }
+            // Logits that are not rounded, where a unit is 2.
+            let x = Host::new(&[2, 3], &[16_777_216.0f32, 16_777_218.0, 16_777_222.0, -16_777_222.0, -16_777_216.0, -16_777_220.0]);
+            run(Call::new(log, 1, 1.0, x, None))?;
+            // Scale * x + mask past the ends of f32.
+            let x = Host::new(&[2, 2], &[-3e38f32, 1.0, 3e38, 3e38]);
+            let mask = Host::new(&[2, 2], &[-3e38f32, low, 3e38, 1.0]);
+            run(Call::new(log, 1, 1.0, x, Some(mask)))?;
         }
-        // Logits that are not rounded, where a unit is 2.
-        let x = Host::new(&[2, 3], &[16_777_216.0f32, 16_777_218.0, 16_777_222.0, -16_777_222.0, -16_777_216.0, -16_777_220.0]);
-        check(name(log), &subject.name, device, &case(log, 1, 1.0, x, None), true)?;
-        // Scale * x + mask past the ends of f32.
-        let x = Host::new(&[2, 2], &[-3e38f32, 1.0, 3e38, 3e38]);
-        let mask = Host::new(&[2, 2], &[-3e38f32, low, 3e38, 1.0]);
-        check(name(log), &subject.name, device, &case(log, 1, 1.0, x, Some(mask)), true)?;
+        let x = Tensor::from_slice(&device, &[f32::NAN, 1.0, 2.0, 0.0, 0.0, 0.0], &[2, 3]).map_err(|e| e.to_string())?;
+        let across = x.transpose(0, 1).and_then(|t| ops::copy(&t)).map_err(|e| e.to_string())?;
+        for (x, axis) in [(x, 1), (across, 0)] {
+            let out = ops::softmax(&x, axis, &Default::default()).and_then(|t| t.narrow(1 - axis, 1..2));
+            let out = out.and_then(|t| t.to_vec::<f32>()).map_err(|e| e.to_string())?;
+            let third = 1.0 / 3.0;
+            if !out.iter().all(|p| (p - third).abs() < 1e-6) {
+                return Err(format!("{tune}: NaN left its row: {out:?}"));
+            }
+        }
     }
-    let x = Tensor::from_slice(device, &[f32::NAN, 1.0, 2.0, 0.0, 0.0, 0.0], &[2, 3]).map_err(|e| e.to_string())?;
-    let out = ops::softmax(&x, 1, &Default::default()).and_then(|t| t.to_vec::<f32>()).map_err(|e| e.to_string())?;
-    let third = 1.0 / 3.0;
-    if out[3..].iter().all(|p| (p - third).abs() < 1e-6) { Ok(()) } else { Err(format!("NaN left its row: {out:?}")) }
+    Ok(())
 }
 
 /// More rows than a dimension of the grid holds.
@@ -263,7 +499,12 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
     if level == Level::Smoke {
         return Ok(());
     }
-    check("softmax", &subject.name, device, &case(false, 1, 1.0, Random::new(5).floats(&[66_001, 2]), None), false)
+    let mut random = Random::new(5);
+    for (dims, axis) in [([66_001, 2], 1), ([2, 66_001 * 8], 0)] {
+        let case = Call::new(false, axis, 1.0, random.floats(&dims), None).case();
+        check("softmax", &subject.name, device, &case, false)?;
+    }
+    Ok(())
 }
 
 /// Shapes, axes and masks that nobody chose.
@@ -280,6 +521,17 @@ fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String
         let log = random.below(2) == 0;
         let scale = [1.0, 0.125, -2.0, 0.0][random.below(4)];
         let x = random.floats(&dims);
-        check(name(log), &subject.name, device, &case(log, axis, scale, x, mask), true)
+        let sinks = (random.below(3) == 0).then(|| {
+            let mut dims: Vec<usize> = dims.iter().map(|&d| if random.below(2) == 0 { 1 } else { d }).collect();
+            dims[axis] = 1;
+            random.floats(&dims)
+        });
+        let causal = match random.below(4) {
+            1 if dims.len() > 1 && axis + 1 == dims.len() => Some(Align::TopLeft),
+            2 if dims.len() > 1 && axis + 1 == dims.len() => Some(Align::BottomRight),
+            _ => None,
+        };
+        let call = Call::new(log, axis, scale, x, mask).with(causal, sinks);
+        check(name(log), &subject.name, device, &call.case(), true)
     })
 }

@@ -3,8 +3,11 @@
 mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod scores;
 #[cfg(feature = "gpu")]
 mod select;
+
+pub use scores::{Scores, attention_with_scores};
 
 use crate::error::{Error, Result};
 use crate::ops::{self, Op};
@@ -431,6 +434,11 @@ impl<'a> Call<'a> {
             Axes::SeqFirst => vec![batch, seq_q, heads, vs[3]],
         };
         Ok(Call { inputs, dims, axes: options.axes, problem })
+    }
+
+    /// Zeros of the result's shape and type.
+    fn fresh_zeros(&self) -> Result<Tensor> {
+        Tensor::zeros(self.inputs[0].1.device(), self.problem.dtypes[1], &self.dims)
     }
 
     fn fresh(&self, dtype: DType) -> Result<Tensor> {

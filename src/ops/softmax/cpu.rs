@@ -7,16 +7,18 @@ use crate::Layout;
 use crate::cpu::indices_from;
 use crate::cpu::numbers::{Number, load};
 
-/// `out` is dense, in `x`'s dims.
-pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<&[u8]>) {
-    let [out_dtype, x_dtype, mask_dtype] = problem.dtypes;
+/// `out` is dense, in `x`'s dims; the mask and the sinks lie as the problem says.
+pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<(&[u8], Layout)>, sinks: Option<(&[u8], Layout)>) {
+    let [out_dtype, x_dtype, mask_dtype, sinks_dtype] = problem.dtypes;
     let dims = problem.x.dims();
     let (len, inner) = (dims[problem.axis], dims[problem.axis + 1..].iter().product::<usize>());
     // The rows' starts in row-major order: `outer * inner` of them.
     let starts = |layout: &Layout| layout.narrow(problem.axis, 0, 1).unwrap_or(*layout);
     let line = |layout: &Layout, start| Layout::matrix(start, [1, len], [0, layout.strides()[problem.axis]]);
     let x_rows = starts(&problem.x);
-    let masked = mask.zip(problem.mask).map(|(mask, layout)| (mask, layout, starts(&layout)));
+    let masked = mask.map(|(mask, layout)| (mask, layout, starts(&layout)));
+    let sunk = sinks.map(|(sinks, layout)| (sinks, starts(&layout)));
+    let queries = if problem.is_causal() { dims[problem.axis - 1] } else { 1 };
     let size = out_dtype.block_bytes();
     // `out` in slabs of len x inner; the rows of a slab interleave.
     out.par_chunks_mut(len * inner * size).enumerate().for_each(|(slab, bytes)| {
@@ -24,6 +26,10 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
         let mut wide = vec![0.0; if inner == 1 { 0 } else { len * inner }];
         let mut x_starts = indices_from(&x_rows, slab * inner, inner);
         let mut mask_starts = masked.as_ref().map(|(_, _, rows)| indices_from(rows, slab * inner, inner));
+        let mut sinks_starts = sunk.as_ref().map(|(_, rows)| indices_from(rows, slab * inner, inner));
+        // Where there is a diagonal, slabs are rows.
+        let limit = (slab % queries) as i64 + problem.causal_limit;
+        let visible = usize::try_from(limit).unwrap_or(0).min(len);
         for column in 0..inner {
             let x_start = x_starts.next().unwrap_or(0);
             load(x_dtype, x, &line(&problem.x, x_start), 0, &mut row);
@@ -34,7 +40,14 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
             for (value, &bias) in row.iter_mut().zip(&bias) {
                 *value = logit(*value, problem.scale, bias);
             }
-            normalise(&mut row, problem.log);
+            row[visible..].fill(f32::NEG_INFINITY);
+            let sink = sunk.as_ref().map(|(sinks, _)| {
+                let start = sinks_starts.as_mut().and_then(Iterator::next).unwrap_or(0);
+                let mut sink = [0.0];
+                load(sinks_dtype, sinks, &Layout::matrix(start, [1, 1], [0, 0]), 0, &mut sink);
+                logit(sink[0], 1.0, 0.0)
+            });
+            normalise(&mut row, sink, problem.log);
             for (i, value) in row.iter().enumerate().take(if inner == 1 { 0 } else { len }) {
                 wide[i * inner + column] = *value;
             }
@@ -52,9 +65,9 @@ fn logit(x: f32, scale: f32, bias: f32) -> f32 {
 }
 
 /// Logits to probabilities, or to their logarithms, in place.
-fn normalise(row: &mut [f32], log: bool) {
+fn normalise(row: &mut [f32], sink: Option<f32>, log: bool) {
     // `max` would drop it.
-    if row.iter().any(|value| value.is_nan()) {
+    if row.iter().any(|value| value.is_nan()) || sink.is_some_and(f32::is_nan) {
         row.fill(f32::NAN);
         return;
     }
@@ -66,14 +79,26 @@ fn normalise(row: &mut [f32], log: bool) {
         }
         return;
     }
+    let top = top.max(sink.unwrap_or(f32::NEG_INFINITY));
     // In f64 the difference is exact enough and does not overflow.
     let below = |value: f32| f64::from(value) - f64::from(top);
-    let total: f64 = row.iter().map(|&value| f64::from((below(value) as f32).exp())).sum();
+    let exp = |value: f32| (below(value) as f32).exp();
+    let sunk = sink.map_or(0.0, |sink| f64::from(exp(sink)));
+    if log {
+        let total = (row.iter().map(|&value| f64::from(exp(value))).sum::<f64>() + sunk).ln();
+        for value in row {
+            let kept = ((below(*value) - total) as f32).max(f32::MIN);
+            *value = if *value == f32::NEG_INFINITY { *value } else { kept };
+        }
+        return;
+    }
+    let mut total = 0.0;
+    for value in row.iter_mut() {
+        *value = exp(*value);
+        total += f64::from(*value);
+    }
+    total += sunk;
     for value in row {
-        *value = match log {
-            false => ((f64::from((below(*value) as f32).exp())) / total) as f32,
-            true if *value == f32::NEG_INFINITY => f32::NEG_INFINITY,
-            true => ((below(*value) - total.ln()) as f32).max(f32::MIN),
-        };
+        *value = (f64::from(*value) / total) as f32;
     }
 }
