@@ -510,24 +510,26 @@ fn products(watch: &mut Watch) {
 
 fn attentions(watch: &mut Watch) {
     let caps = watch.caps.clone();
+    let mut busy = caps.clone();
+    busy.kind = AdapterKind::Discrete;
     for (v_dim, head_dim) in [(1, 1), (8, 16), (30, 24), (72, 40), (200, 33), (256, 128), (400, 300)] {
-        for (seq_q, seq_k) in [(1, 1), (5, 7), (33, 65), (64, 40)] {
+        for (seq_q, seq_k) in [(1, 1), (5, 7), (33, 65), (64, 40), (2, 600)] {
             let (q, k) = (places(&[2, 4, seq_q, head_dim]), places(&[2, 2, seq_k, head_dim]));
             let (v, out, scores) = (places(&[2, 2, seq_k, v_dim]), places(&[2, 4, seq_q, v_dim]), places(&[2, 4, seq_q, seq_k]));
             let (sums, heads, lens) = (places(&[2, 4, seq_q]), places(&[4]), places(&[2]));
             for i in 0..4 {
                 let (out, q, k, v) = (out[(i + i / 2) % 4], q[i], k[i], v[i]);
-                let over_heads = |there: bool, i: usize| there.then(|| heads[i % 4].broadcast_to(&[2, 4])).flatten();
+                let over_heads = |there: bool, i: usize| there.then(|| heads[i % heads.len()].broadcast_to(&[2, 4])).flatten();
                 for dtypes in [[F32; 4], [F16; 4], [F32, F32, BF16, BF16]] {
                     let plain = attention::Problem::new(dtypes, out, q, k, v);
                     let problem = attention::Problem {
                         dtypes: [dtypes[0], dtypes[1], dtypes[2], dtypes[3], dtypes[0], F32, dtypes[0]],
-                        lse: (i % 2 == 0).then_some(sums[i]),
+                        lse: (i % 2 == 0).then_some(sums[i % sums.len()]),
                         mask: (i % 2 == 0).then_some(scores[i]),
                         bias: (i > 1).then_some(scores[(i + 1) % 4]),
                         alibi: over_heads(i % 2 == 0, i),
                         sinks: over_heads(i > 1, i + 1),
-                        kv_lens: (i > 1).then_some(lens[i]),
+                        kv_lens: (i > 1).then_some(lens[i % lens.len()]),
                         window: [[1 << 30, 1 << 30], [1 << 30, 0], [3, 2], [0, 1 << 30]][i],
                         dropout: (i == 2).then_some(Dropout { probability: 0.5, seed: 1, offset: 2 }),
                         softcap: (i == 3).then_some(20.0),
@@ -545,9 +547,14 @@ fn attentions(watch: &mut Watch) {
                         tensors.extend(problem.kv_lens.as_ref().map(|lens| (lens, U32)));
                         tensors.extend(problem.lse.as_ref().map(|lse| (lse, F32)));
                         let what = format!("attention {dtypes:?} {seq_q} {seq_k} {head_dim} {v_dim} place {i}");
-                        for kernel in [&attention::gpu::ATTENTION, &attention::gpu::ATTENTION_DIRECT] {
-                            let plan = attention::gpu::plan(&caps, Some(kernel.into()), &problem);
-                            // Of the direct kernel's no tune holds the largest heads.
+                        let kernels = [&attention::gpu::ATTENTION, &attention::gpu::ATTENTION_DIRECT, &attention::gpu::ATTENTION_DECODE];
+                        for (kernel, caps) in kernels.into_iter().flat_map(|kernel| [(kernel, &caps), (kernel, &busy)]) {
+                            // What a large card would make of it: decoding in parts.
+                            if (kernel.name == "attention_decode") != (caps.kind == AdapterKind::Discrete) {
+                                continue;
+                            }
+                            let plan = attention::gpu::plan(caps, Some(kernel.into()), &problem);
+                            // Of the others no tune holds the largest heads.
                             if plan.is_ok() || kernel.name == "attention" {
                                 // Numbers of keys as large as they can be.
                                 watch.run(&what, plan, &tensors, held.as_ref().map(|(tensor, bytes)| (*tensor, &bytes[..])));

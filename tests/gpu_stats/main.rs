@@ -28,30 +28,41 @@ const GATES: &[Gate] = &[
     // Of what writes least outside the loop, which is the same in all of them.
     ("matmul_coop", "f32-f16-f16-f16-f32-f32-f32.tile128wave64.vector", "navi31", 0.84),
     ("matmul_coop", "f16.tile128wave64.vector", "navi31", 0.70),
-    ("attention", "v64.vector", "navi21", 0.24),
-    ("attention", "v64.vector", "navi31", 0.13),
-    ("attention", "v64.vector", "vega10", 0.12),
-    ("attention", "v128.vector", "navi21", 0.28),
-    ("attention", "v128.vector", "navi31", 0.15),
-    ("attention", "v128.vector", "vega10", 0.14),
-    ("attention", "v256.vector", "navi21", 0.09),
-    ("attention", "v256.vector", "navi31", 0.04),
-    ("attention", "v256.vector", "vega10", 0.05),
+    ("attention", ".f32.q64v64.vector", "navi21", 0.88),
+    ("attention", ".f32.q64v64.vector", "navi31", 0.85),
+    ("attention", ".f32.q64v64.vector", "vega10", 0.85),
+    ("attention", ".f32.q64v128.vector", "navi21", 0.92),
+    ("attention", ".f32.q64v128.vector", "navi31", 0.89),
+    ("attention", ".f32.q64v128.vector", "vega10", 0.70),
+    // In 16 KiB.
+    ("attention", ".f32.q32v64.vector", "navi21", 0.88),
+    ("attention", ".f32.q32v64.vector", "navi31", 0.83),
+    ("attention", ".f32.q32v128.vector", "navi21", 0.88),
+    ("attention", ".f32.q32v128.vector", "navi31", 0.84),
 ];
 
-/// Kernels whose specs of the vector width reach memory by 16 bytes alone, but for as many loads, which a row has of its sink.
-const WIDE: &[(&str, usize)] = &[("softmax", 1), ("softmax_in_place", 1)];
+/// Kernels whose specs of the vector width reach memory by 16 bytes alone in their main loops, but for specs with that in their name, and but for as many
+/// loads and stores: a row's sink, and the logarithms of eight rows' sums.
+const WIDE: &[(&str, &str, usize, usize)] = &[
+    ("softmax", "any", 1, 0),
+    ("softmax_in_place", "any", 1, 0),
+    ("attention_decode", ".options.", 0, 8),
+    ("attention", ".options.", 0, 8),
+];
 
 /// Kernels that are never chosen on a card: they are for adapters that run on the CPU, and keep their sums in its cache.
-const ON_THE_CPU: &[&str] = &["matmul_direct"];
+const ON_THE_CPU: &[&str] = &["attention_direct", "matmul_direct"];
 
 /// Specs of a kernel, and the bytes of scratch that a wave of some of them takes.
 type Scratch = (&'static str, &'static str, u64);
 
 const SCRATCH: &[Scratch] = &[
     // The output's 32 vec4s: ACO leaves some of the loops over them rolled.
-    ("attention", "v256", 32768),
+    ("attention", "v512", 32768),
 ];
+
+/// Specs of a kernel that take up to 32 KiB of workgroup memory; the kernel's choice looks whether a device has it.
+const LARGE: &[(&str, &str)] = &[("attention", ".q64")];
 
 /// What is wrong with the rows of a family.
 fn judge(family: &str, rows: &[Row], gates: &[Gate], scratch: &[Scratch]) -> Vec<String> {
@@ -62,13 +73,14 @@ fn judge(family: &str, rows: &[Row], gates: &[Gate], scratch: &[Scratch]) -> Vec
         let allowed = scratch.iter().filter(|(kernel, part, _)| is(row, kernel, part)).map(|(.., bytes)| *bytes).max();
         // A device with cooperative matrices has 32 KiB or more; `matmul::gpu::cooperates` looks.
         let needy = ops::kernels().iter().any(|kernel| kernel.name == row.kernel && kernel.needs != Needs::Nothing);
-        let memory = if needy { 32 << 10 } else { Caps::webgpu_defaults().workgroup_bytes };
+        let large = needy || LARGE.iter().any(|(kernel, part)| is(row, kernel, part));
+        let memory = if large { 32 << 10 } else { Caps::webgpu_defaults().workgroup_bytes };
         let loop_accesses = [&row.facts.loads, &row.facts.lds_loads, &row.facts.lds_stores];
         let narrow: usize = loop_accesses.iter().flat_map(|widths| widths.range(..4)).map(|(_, count)| count).sum();
-        let wide = WIDE.iter().find(|(kernel, _)| row.kernel == *kernel && row.spec.ends_with(".vector"));
+        let wide = WIDE.iter().find(|(kernel, but, ..)| row.kernel == *kernel && row.spec.ends_with(".vector") && !row.spec.contains(but));
         let below = |widths: &isa::Widths| widths.range(..16).map(|(_, count)| count).sum::<usize>();
-        let loads = wide.map_or(0, |(_, allowed)| below(&row.facts.loads).saturating_sub(*allowed));
-        let stores = wide.map_or(0, |_| below(&row.facts.stores));
+        let loads = wide.map_or(0, |(_, _, allowed, _)| below(&row.facts.loads).saturating_sub(*allowed));
+        let stores = wide.map_or(0, |(.., allowed)| below(&row.facts.stores).saturating_sub(*allowed));
         let limits = [
             ("loads under 16 bytes too many", loads as u64, 0),
             ("stores under 16 bytes", stores as u64, 0),

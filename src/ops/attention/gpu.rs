@@ -90,8 +90,8 @@ pub static ATTENTION_DIRECT: Kernel = Kernel {
     name: "attention_direct",
     source: include_str!("../../../shaders/attention_direct.wgsl"),
     tunes: &[
-        Constants { name: "q4d64", values: &[("QUERIES", 4), ("D_MAX", 64)] },
         Constants { name: "q2d64", values: &[("QUERIES", 2), ("D_MAX", 64)] },
+        Constants { name: "q4d64", values: &[("QUERIES", 4), ("D_MAX", 64)] },
         Constants { name: "q2d128", values: &[("QUERIES", 2), ("D_MAX", 128)] },
     ],
     ..COMMON

@@ -111,6 +111,11 @@ pub fn attention(head: &Head) -> Attended {
                 let term = p * head.kept[row * seq_k + key] * v[key * v_dim + column];
                 all.values[row * v_dim + column] += term;
                 all.bounds[row * v_dim + column] += term.abs() * relative;
+                // A weight below the normal numbers may count as none, whatever its value is multiplied by.
+                if *p > 0.0 {
+                    let factor = head.kept[row * seq_k + key] * (1.0 + v[key * v_dim + column].abs());
+                    all.bounds[row * v_dim + column] += f64::from(f32::MIN_POSITIVE) * factor;
+                }
             }
         }
         // Any logit less its logarithm of a probability.
