@@ -104,11 +104,11 @@ pub struct Attention<'a> {
     /// f32 or `q`'s type; broadcasts to [batch, heads, seq_q, seq_k]. Added to the scaled scores; -inf masks the key for the query.
     /// May be short as `mask` may.
     pub bias: Option<&'a Tensor>,
-    /// A float for each head, [heads] or [1]: `slope · |place - key|` is taken from the scores (ALiBi; Press et al., ICLR 2022).
+    /// A float for each head, of shape `[heads]` or `[1]`: `slope · |place - key|` is taken from the scores (ALiBi; Press et al., ICLR 2022).
     pub alibi: Option<&'a Tensor>,
-    /// A float for each head, [heads] or [1]: a logit that takes part in the softmax and has no value (attention sinks as gpt-oss has them).
+    /// A float for each head, of shape `[heads]` or `[1]`: a logit that takes part in the softmax and has no value (attention sinks as gpt-oss has them).
     pub sinks: Option<&'a Tensor>,
-    /// u32, [batch] or [1]: keys from there on are masked for the batch, and not read where whole blocks of them are. More than `seq_k` is `seq_k`.
+    /// u32, of shape `[batch]` or `[1]`: keys from there on are masked for the batch, and not read where whole blocks of them are. More than `seq_k` is `seq_k`.
     pub kv_lens: Option<&'a Tensor>,
     /// Weights left out at random.
     pub dropout: Option<Dropout>,
@@ -141,7 +141,7 @@ pub struct Problem {
     pub alibi: Option<Layout>,
     /// [batch, heads]: where the sinks lie.
     pub sinks: Option<Layout>,
-    /// [batch]: where the numbers of keys lie.
+    /// `[batch]`: where the numbers of keys lie.
     pub kv_lens: Option<Layout>,
     /// Keys that there are, also those that a short mask hides, which `k` and `v` have no more.
     pub full_k: usize,
@@ -192,6 +192,7 @@ impl Problem {
         }
     }
 
+    #[cfg(feature = "gpu")]
     fn batch(&self) -> usize {
         self.q.dims()[0]
     }
