@@ -33,20 +33,31 @@ const V_AT: u32 = max(K_AT + BLOCK_K * CHUNK_ROW, BLOCK_Q * P_ROW);
 // What little there is of it is what keeps few waves waiting: three of 64 lanes a SIMD of RDNA, of 21.5 KiB for 64 queries.
 var<workgroup> tile: array<vec4<f32>, V_AT + max(V_KEYS * V_ROW, BLOCK_Q)>;
 
-// Indexed by constants alone, or in loops that compilers unroll: else they lie in memory.
+// Indexed by constants alone, row by row in calls: an index that varies would put them in memory.
 var<private> scores: array<vec4<f32>, ROWS>;
 var<private> outs: array<vec4<f32>, ROWS * V_VECS>;
 var<private> tops: array<f32, ROWS>;
 var<private> sums: array<f32, ROWS>;
+// Of a row.
+var<private> high: array<f32, 8>;
 
-// Four columns of q and k. `q_at`, `k_at`: a lane's first row in the tiles.
-fn multiply(i: u32, q_at: u32, k_at: u32) {
-    let a = tile[k_at + i];
-    let b = tile[k_at + LANES_N * CHUNK_ROW + i];
-    let c = tile[k_at + 2u * LANES_N * CHUNK_ROW + i];
-    let d = tile[k_at + 3u * LANES_N * CHUNK_ROW + i];
-    for (var r = 0u; r < ROWS; r++) {
-        let left = tile[q_at + r * LANES_M * CHUNK_ROW + i];
+fn start_row(r: u32, sink: f32, first: bool) {
+    if r < ROWS {
+        tops[r] = sink;
+        // What a sink weighs, once.
+        sums[r] = select(0.0, 1.0, first && sink > FLOOR);
+    }
+}
+
+fn clear_row(r: u32) {
+    if r < ROWS {
+        scores[r] = vec4<f32>(0.0);
+    }
+}
+
+fn multiply_row(r: u32, at: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) {
+    if r < ROWS {
+        let left = tile[at + r * LANES_M * CHUNK_ROW];
         var sum = scores[r];
         sum += left.x * vec4<f32>(a.x, b.x, c.x, d.x);
         sum += left.y * vec4<f32>(a.y, b.y, c.y, d.y);
@@ -56,22 +67,108 @@ fn multiply(i: u32, q_at: u32, k_at: u32) {
     }
 }
 
+// Four columns of q and k. `q_at`, `k_at`: a lane's first row in the tiles.
+fn multiply(i: u32, q_at: u32, k_at: u32) {
+    let a = tile[k_at + i];
+    let b = tile[k_at + LANES_N * CHUNK_ROW + i];
+    let c = tile[k_at + 2u * LANES_N * CHUNK_ROW + i];
+    let d = tile[k_at + 3u * LANES_N * CHUNK_ROW + i];
+    multiply_row(0u, q_at + i, a, b, c, d);
+    multiply_row(1u, q_at + i, a, b, c, d);
+    multiply_row(2u, q_at + i, a, b, c, d);
+    multiply_row(3u, q_at + i, a, b, c, d);
+    multiply_row(4u, q_at + i, a, b, c, d);
+    multiply_row(5u, q_at + i, a, b, c, d);
+    multiply_row(6u, q_at + i, a, b, c, d);
+    multiply_row(7u, q_at + i, a, b, c, d);
+}
+
+fn save_row(r: u32, at: u32) {
+    if r < ROWS {
+        tile[at + r * LANES_M * P_ROW] = scores[r];
+    }
+}
+
+fn load_row(r: u32, at: u32) {
+    if r < ROWS {
+        scores[r] = tile[at + r * LANES_M * P_ROW];
+    }
+}
+
+fn hide_row(r: u32, bounds: vec3<i32>) {
+    if r < ROWS {
+        scores[r] = seen_of(scores[r], bounds, r * LANES_M);
+    }
+}
+
+fn highest_of_row(r: u32) {
+    if r < ROWS {
+        high[r] = max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w));
+    }
+}
+
+// Scores to weights, which go into the tile. What was summed so far was relative to the old maximum.
+fn weigh_row(r: u32, most: f32, at: u32) {
+    if r < ROWS {
+        let top = max(tops[r], most);
+        let shrink = weight(tops[r], top);
+        tops[r] = top;
+        for (var j = 0u; j < V_VECS; j++) {
+            outs[r * V_VECS + j] *= shrink;
+        }
+        let p = weights(scores[r], top);
+        sums[r] = sums[r] * shrink + ((p.x + p.y) + (p.z + p.w));
+        tile[at + r * LANES_M * P_ROW] = p;
+    }
+}
+
+fn gather_row(r: u32, j: u32, p_at: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) {
+    if r < ROWS {
+        let p = tile[p_at + r * LANES_M * P_ROW];
+        var sum = outs[r * V_VECS + j];
+        sum += p.x * a;
+        sum += p.y * b;
+        sum += p.z * c;
+        sum += p.w * d;
+        outs[r * V_VECS + j] = sum;
+    }
+}
+
 // Four keys of the weights and of v, the i-th four of those staged. `p_at`: a lane's first row of the weights, from the first of those keys on.
 fn gather(i: u32, p_at: u32, lane_n: u32) {
-    if 4u * i >= V_KEYS {
-        return;
-    }
-    for (var r = 0u; r < ROWS; r++) {
-        let p = tile[p_at + r * LANES_M * P_ROW + i];
+    if 4u * i < V_KEYS {
         for (var j = 0u; j < V_VECS; j++) {
             let at = V_AT + lane_n + 4u * i * V_ROW + j * LANES_N;
-            var sum = outs[r * V_VECS + j];
-            sum += p.x * tile[at];
-            sum += p.y * tile[at + V_ROW];
-            sum += p.z * tile[at + 2u * V_ROW];
-            sum += p.w * tile[at + 3u * V_ROW];
-            outs[r * V_VECS + j] = sum;
+            let a = tile[at];
+            let b = tile[at + V_ROW];
+            let c = tile[at + 2u * V_ROW];
+            let d = tile[at + 3u * V_ROW];
+            gather_row(0u, j, p_at + i, a, b, c, d);
+            gather_row(1u, j, p_at + i, a, b, c, d);
+            gather_row(2u, j, p_at + i, a, b, c, d);
+            gather_row(3u, j, p_at + i, a, b, c, d);
+            gather_row(4u, j, p_at + i, a, b, c, d);
+            gather_row(5u, j, p_at + i, a, b, c, d);
+            gather_row(6u, j, p_at + i, a, b, c, d);
+            gather_row(7u, j, p_at + i, a, b, c, d);
         }
+    }
+}
+
+fn log_row(r: u32, total: f32, head: Head, row: u32) {
+    if r < ROWS && row + r * LANES_M < params.seq_q {
+        lse[head.lse + (row + r * LANES_M) * params.lse_strides.z] = log_sum(tops[r % ROWS], total);
+    }
+}
+
+// 64 columns of a row, into the place of the weights. The sum is more than a half if any key was visible.
+fn place_row(r: u32, j: u32, total: f32, at: u32) {
+    if r < ROWS {
+        var value = outs[r * V_VECS];
+        for (var i = 1u; i < V_VECS; i++) {
+            value = select(value, outs[r * V_VECS + i], i == j);
+        }
+        tile[at + r * LANES_M * P_ROW] = value * select(0.0, 1.0 / total, total > 0.0);
     }
 }
 
@@ -102,11 +199,14 @@ fn main(
     let head = head_of(number / params.blocks_q / params.heads, number / params.blocks_q % params.heads);
     let lane_m = lane / LANES_N;
     let lane_n = lane % LANES_N;
-    for (var r = 0u; r < ROWS; r++) {
-        tops[r] = head.sink;
-        // What a sink weighs, once.
-        sums[r] = select(0.0, 1.0, lane_n == 0u && head.sink > FLOOR);
-    }
+    start_row(0u, head.sink, lane_n == 0u);
+    start_row(1u, head.sink, lane_n == 0u);
+    start_row(2u, head.sink, lane_n == 0u);
+    start_row(3u, head.sink, lane_n == 0u);
+    start_row(4u, head.sink, lane_n == 0u);
+    start_row(5u, head.sink, lane_n == 0u);
+    start_row(6u, head.sink, lane_n == 0u);
+    start_row(7u, head.sink, lane_n == 0u);
 
     // What a lane brings in: eights of q and k, every other one the second half of 16 columns, and where they go. A lane's four keys lie 16 rows apart.
     let half = lane % 2u;
@@ -131,9 +231,14 @@ fn main(
     let keys = keys_of_rows(head, first_row, last_row);
     let inner = vec2<u32>(keys_of(head, last_row).x, keys_of(head, first_row).y);
     for (var first_key = keys.x / BLOCK_K * BLOCK_K; first_key < keys.y; first_key += BLOCK_K) {
-        for (var r = 0u; r < ROWS; r++) {
-            scores[r] = vec4<f32>(0.0);
-        }
+        clear_row(0u);
+        clear_row(1u);
+        clear_row(2u);
+        clear_row(3u);
+        clear_row(4u);
+        clear_row(5u);
+        clear_row(6u);
+        clear_row(7u);
         // Keys past the last are read again: they weigh 0.
         var k_from: array<u32, K_ROUNDS>;
         for (var round = 0u; round < K_ROUNDS; round++) {
@@ -175,19 +280,49 @@ fn main(
 
         let key = first_key + 4u * lane_n;
         let seen = first_key >= inner.x && first_key + BLOCK_K <= inner.y;
-        var high: array<f32, 8>;
-        for (var r = 0u; r < ROWS; r++) {
-            scores[r] = scores_of(head, scores[r], first_row + r * LANES_M + lane_m, key);
+        if OPTIONS == 1u {
+            // Through a lane's own places in the tile, whose index may vary: written out for each row this would be long.
+            save_row(0u, p_lane + lane_n);
+            save_row(1u, p_lane + lane_n);
+            save_row(2u, p_lane + lane_n);
+            save_row(3u, p_lane + lane_n);
+            save_row(4u, p_lane + lane_n);
+            save_row(5u, p_lane + lane_n);
+            save_row(6u, p_lane + lane_n);
+            save_row(7u, p_lane + lane_n);
+            for (var r = 0u; r < ROWS; r++) {
+                let at = p_lane + lane_n + r * LANES_M * P_ROW;
+                tile[at] = scores_of(head, tile[at], first_row + r * LANES_M + lane_m, key);
+            }
+            load_row(0u, p_lane + lane_n);
+            load_row(1u, p_lane + lane_n);
+            load_row(2u, p_lane + lane_n);
+            load_row(3u, p_lane + lane_n);
+            load_row(4u, p_lane + lane_n);
+            load_row(5u, p_lane + lane_n);
+            load_row(6u, p_lane + lane_n);
+            load_row(7u, p_lane + lane_n);
+            workgroupBarrier();
         }
         if !seen {
             let bounds = bounds_of(head, first_row + lane_m, key);
-            for (var r = 0u; r < ROWS; r++) {
-                scores[r] = seen_of(scores[r], bounds, r * LANES_M);
-            }
+            hide_row(0u, bounds);
+            hide_row(1u, bounds);
+            hide_row(2u, bounds);
+            hide_row(3u, bounds);
+            hide_row(4u, bounds);
+            hide_row(5u, bounds);
+            hide_row(6u, bounds);
+            hide_row(7u, bounds);
         }
-        for (var r = 0u; r < ROWS; r++) {
-            high[r] = max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w));
-        }
+        highest_of_row(0u);
+        highest_of_row(1u);
+        highest_of_row(2u);
+        highest_of_row(3u);
+        highest_of_row(4u);
+        highest_of_row(5u);
+        highest_of_row(6u);
+        highest_of_row(7u);
         put(vec4<f32>(high[0], high[1], high[2], high[3]), vec4<f32>(high[4], high[5], high[6], high[7]), lane_m, lane_n);
         workgroupBarrier();
         if lane < BLOCK_Q {
@@ -196,25 +331,26 @@ fn main(
             tile[V_AT + lane] = min(four, vec4<f32>(-LOWEST));
         }
         workgroupBarrier();
-        var most: array<vec4<f32>, 2>;
-        for (var g = 0u; g < ROWS / 4u; g++) {
-            let at = V_AT + (g * LANES_M + lane_m) * 4u;
-            most[g] = max(max(tile[at], tile[at + 1u]), max(tile[at + 2u], tile[at + 3u]));
+        let at = V_AT + lane_m * 4u;
+        let most = max(max(tile[at], tile[at + 1u]), max(tile[at + 2u], tile[at + 3u]));
+        var more = most;
+        if ROWS == 8u {
+            let next = at + LANES_M * 4u;
+            more = max(max(tile[next], tile[next + 1u]), max(tile[next + 2u], tile[next + 3u]));
         }
-        for (var r = 0u; r < ROWS; r++) {
-            let top = max(tops[r], most[r / 4u][r % 4u]);
-            // What was summed so far was relative to the old maximum.
-            let shrink = weight(tops[r], top);
-            tops[r] = top;
-            for (var j = 0u; j < V_VECS; j++) {
-                outs[r * V_VECS + j] *= shrink;
+        weigh_row(0u, most.x, p_lane + lane_n);
+        weigh_row(1u, most.y, p_lane + lane_n);
+        weigh_row(2u, most.z, p_lane + lane_n);
+        weigh_row(3u, most.w, p_lane + lane_n);
+        weigh_row(4u, more.x, p_lane + lane_n);
+        weigh_row(5u, more.y, p_lane + lane_n);
+        weigh_row(6u, more.z, p_lane + lane_n);
+        weigh_row(7u, more.w, p_lane + lane_n);
+        if OPTIONS == 1u && (params.has & HAS_DROPOUT) != 0u {
+            for (var r = 0u; r < ROWS; r++) {
+                let at = p_lane + lane_n + r * LANES_M * P_ROW;
+                tile[at] = drop(head, tile[at], first_row + r * LANES_M + lane_m, key);
             }
-            var p = weights(scores[r], top);
-            sums[r] = sums[r] * shrink + ((p.x + p.y) + (p.z + p.w));
-            if OPTIONS == 1u && (params.has & HAS_DROPOUT) != 0u {
-                p = drop(head, p, first_row + r * LANES_M + lane_m, key);
-            }
-            tile[p_lane + lane_n + r * LANES_M * P_ROW] = p;
         }
         workgroupBarrier();
 
@@ -245,34 +381,34 @@ fn main(
         tile[V_AT + lane] = (tile[4u * lane] + tile[4u * lane + 1u]) + (tile[4u * lane + 2u] + tile[4u * lane + 3u]);
     }
     workgroupBarrier();
-    var total: array<vec4<f32>, 2>;
-    for (var g = 0u; g < ROWS / 4u; g++) {
-        let at = V_AT + (g * LANES_M + lane_m) * 4u;
-        total[g] = (tile[at] + tile[at + 1u]) + (tile[at + 2u] + tile[at + 3u]);
+    let at = V_AT + lane_m * 4u;
+    let low = (tile[at] + tile[at + 1u]) + (tile[at + 2u] + tile[at + 3u]);
+    var high_sums = low;
+    if ROWS == 8u {
+        let next = at + LANES_M * 4u;
+        high_sums = (tile[next] + tile[next + 1u]) + (tile[next + 2u] + tile[next + 3u]);
     }
     if (params.has & HAS_LSE) != 0u && lane_n == 0u {
-        for (var r = 0u; r < ROWS; r++) {
-            let row = first_row + r * LANES_M + lane_m;
-            if row < params.seq_q {
-                lse[head.lse + row * params.lse_strides.z] = log_sum(tops[r], total[r / 4u][r % 4u]);
-            }
-        }
-    }
-    for (var r = 0u; r < ROWS; r++) {
-        let sum = total[r / 4u][r % 4u];
-        // More than a half if any key was visible.
-        sums[r] = select(0.0, 1.0 / sum, sum > 0.0);
+        log_row(0u, low.x, head, first_row + lane_m);
+        log_row(1u, low.y, head, first_row + lane_m);
+        log_row(2u, low.z, head, first_row + lane_m);
+        log_row(3u, low.w, head, first_row + lane_m);
+        log_row(4u, high_sums.x, head, first_row + lane_m);
+        log_row(5u, high_sums.y, head, first_row + lane_m);
+        log_row(6u, high_sums.z, head, first_row + lane_m);
+        log_row(7u, high_sums.w, head, first_row + lane_m);
     }
 
     // Out, 64 columns at a time, through the place of the weights, so that a lane gets eights.
     for (var j = 0u; j < V_VECS; j++) {
-        for (var r = 0u; r < ROWS; r++) {
-            var value = outs[r * V_VECS];
-            for (var i = 1u; i < V_VECS; i++) {
-                value = select(value, outs[r * V_VECS + i], i == j);
-            }
-            tile[p_lane + lane_n + r * LANES_M * P_ROW] = value * sums[r];
-        }
+        place_row(0u, j, low.x, p_lane + lane_n);
+        place_row(1u, j, low.y, p_lane + lane_n);
+        place_row(2u, j, low.z, p_lane + lane_n);
+        place_row(3u, j, low.w, p_lane + lane_n);
+        place_row(4u, j, high_sums.x, p_lane + lane_n);
+        place_row(5u, j, high_sums.y, p_lane + lane_n);
+        place_row(6u, j, high_sums.z, p_lane + lane_n);
+        place_row(7u, j, high_sums.w, p_lane + lane_n);
         workgroupBarrier();
         for (var e = lane; e < BLOCK_Q * 8u; e += THREADS) {
             let at = e / 8u * P_ROW + e % 8u * 2u;

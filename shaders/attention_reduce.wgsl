@@ -53,19 +53,23 @@ fn main(
         top = select(max(top, bitcast<f32>(bits)), top, bits == NONE);
     }
     var sum = 0.0;
+    for (var p = 0u; p < params.parts; p++) {
+        let bits = part_lse[p * params.rows + row];
+        sum += select(weight(bitcast<f32>(select(bits, 0u, bits == NONE)), top), 0.0, bits == NONE);
+    }
+    // Divided first: sums of values near the limits of f32 would overflow.
+    let unit = select(0.0, 1.0 / sum, sum > 0.0);
     var low = vec4<f32>(0.0);
     var high = vec4<f32>(0.0);
     for (var p = 0u; p < params.parts; p++) {
         let bits = part_lse[p * params.rows + row];
         if bits != NONE {
-            let w = weight(bitcast<f32>(bits), top);
+            let w = weight(bitcast<f32>(bits), top) * unit;
             let at = ((p * params.rows + row) * params.part_row + column) / 4u;
-            sum += w;
             low += w * part[at];
             high += w * part[at + 1u];
         }
     }
-    let unit = select(0.0, 1.0 / sum, sum > 0.0);
     let query = row % params.seq_q;
     let head = row / params.seq_q % params.heads;
     let batch = row / params.seq_q / params.heads;
@@ -75,7 +79,7 @@ fn main(
         lse[at] = select(NONE, bitcast<u32>(value), sum > 0.0);
     }
     let base = params.out_offset + batch * params.out_strides.x + head * params.out_strides.y + query * params.out_strides.z;
-    let values = Eight(bitcast<vec4<u32>>(low * unit), bitcast<vec4<u32>>(high * unit));
+    let values = Eight(bitcast<vec4<u32>>(low), bitcast<vec4<u32>>(high));
     if VECTOR {
         let at = (base + column) / per_word(OUT_DTYPE);
         out[at] = to_word(pack(OUT_DTYPE, values));

@@ -12,7 +12,7 @@ const OPTIONS: u32 = 0u;
 
 const LOWEST: f32 = -3.4028234e38;
 const MASKED: f32 = LOWEST / (1.0 + f32(OPTIONS));
-const FLOOR: f32 = 0.9 * MASKED;
+const FLOOR: f32 = 0.999 * MASKED;
 
 // A window that leaves out nothing.
 const ALL: i32 = 0x40000000;
@@ -128,7 +128,8 @@ fn head_of(batch: u32, head: u32) -> Head {
             result.slope = per_head[params.alibi_offset + head * params.alibi_stride];
         }
         if (params.has & HAS_SINKS) != 0u {
-            result.sink = score_of(per_head[params.sink_offset + head * params.sink_stride]);
+            let sink = per_head[params.sink_offset + head * params.sink_stride];
+            result.sink = select(score_of(sink), FLOOR, bitcast<u32>(sink) == 0xff800000u);
         }
         result.stream = params.first_head + batch * params.all_heads + head;
     }

@@ -17,8 +17,8 @@ fn turned(pairs: Eight, angles: Angles) -> Eight {
     let first = bitcast<vec4<f32>>(pairs.low);
     let second = bitcast<vec4<f32>>(pairs.high);
     return Eight(
-        bitcast<vec4<u32>>(first * angles.cosine - second * angles.sine),
-        bitcast<vec4<u32>>(second * angles.cosine + first * angles.sine),
+        bitcast<vec4<u32>>(fma(first, angles.cosine, -(second * angles.sine))),
+        bitcast<vec4<u32>>(fma(second, angles.cosine, first * angles.sine)),
     );
 }
 

@@ -1,4 +1,4 @@
-// What softmax and attention share: finite arithmetic on values that may be masked, four at a time.
+// Finite arithmetic on values that may be masked, four at a time.
 
 const LOWEST: f32 = -3.4028234e38;
 
@@ -9,20 +9,9 @@ fn is_masked(bits: vec4<u32>) -> vec4<bool> {
     return bits == vec4<u32>(MASKED);
 }
 
-// scale * x + bias, kept finite: what overflows saturates.
-fn logits(x: vec4<f32>, scale: f32, bias: vec4<f32>) -> vec4<f32> {
-    return clamp(x * scale + bias, vec4<f32>(LOWEST), vec4<f32>(-LOWEST));
-}
-
 // exp(x - top) for finite x <= top: halved, so that the difference of two huge values does not overflow.
 fn exp_below(x: vec4<f32>, top: f32) -> vec4<f32> {
     return exp(2.0 * max(0.5 * x - 0.5 * top, vec4<f32>(-64.0)));
-}
-
-// The highest of those that are not masked, or LOWEST.
-fn highest(x: vec4<f32>, masked: vec4<bool>) -> f32 {
-    let shown = select(x, vec4<f32>(LOWEST), masked);
-    return max(max(shown.x, shown.y), max(shown.z, shown.w));
 }
 
 fn total(x: vec4<f32>) -> f32 {

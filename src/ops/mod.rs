@@ -177,19 +177,21 @@ pub(crate) fn cut<P: Op>(caps: &Caps, problem: &P, whole: &dyn Fn(&P) -> Result<
     }
     let dims = problem.out().dims();
     // The outermost axis first: parts of what is dense are dense. In the middle, but where tiles and eights begin.
-    let halves = (0..dims.len()).filter(|&axis| dims[axis] > 1).find_map(|axis| {
+    for axis in (0..dims.len()).filter(|&axis| dims[axis] > 1) {
         let half = dims[axis] / 2;
         let half = if dims[axis] > 256 { half.next_multiple_of(128) } else { half };
         let half = half.next_multiple_of(problem.grain(axis));
         if half >= dims[axis] {
-            return None;
+            continue;
         }
-        Some((problem.part(axis, 0, half)?, problem.part(axis, half, dims[axis] - half)?))
-    });
-    match halves {
-        None => Ok(plan),
-        Some((first, second)) => Ok(cut(caps, &first, whole)?.then(cut(caps, &second, whole)?)),
+        let halves = problem.part(axis, 0, half).zip(problem.part(axis, half, dims[axis] - half));
+        let Some((first, second)) = halves else { continue };
+        // Within a kernel's tile less of an axis is no less work.
+        if whole(&first)?.milliseconds(caps) < plan.milliseconds(caps) {
+            return Ok(cut(caps, &first, whole)?.then(cut(caps, &second, whole)?));
+        }
     }
+    Ok(plan)
 }
 
 /// Runs a checked call on the device that its operands live on. `out` has elements.

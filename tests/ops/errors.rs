@@ -44,6 +44,11 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let none = Attention::default();
     let x = f(&[2, 3]).map_err(|e| e.to_string())?;
     let attend = |q: &[usize], k: &[usize], v: &[usize]| ops::attention(&f(q)?, &f(k)?, &f(v)?, &Attention::default());
+    let attend_with = |options: &Attention| {
+        let q = f(&[1, 2, 3, 4])?;
+        ops::attention(&q, &q, &q, options)
+    };
+    let certain = ops::Dropout { probability: 1.0, seed: 0, offset: 0 };
     let into = |shape: &[usize]| of(DType::F32, shape);
     let unit = |t: Result<Tensor>| t.map(|_| ());
     let unit_table = |t: Result<ops::RopeTable>| t.map(|_| ());
@@ -226,7 +231,37 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 2, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 513], &[1, 1, 3, 513], &[1, 1, 3, 4])))),
         ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 0], &[1, 1, 3, 0], &[1, 1, 3, 4])))),
-        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 300])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend(&[1, 1, 3, 4], &[1, 1, 3, 4], &[1, 1, 3, 600])))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { sinks: Some(&f(&[1, 1])?), ..none })))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { alibi: Some(&f(&[3])?), ..none })))),
+        ("attention", Kind::DType, Box::new(|| unit(attend_with(&Attention { alibi: Some(&of(DType::I32, &[1])?), ..none })))),
+        ("attention", Kind::DType, Box::new(|| unit(attend_with(&Attention { kv_lens: Some(&f(&[1])?), ..none })))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { kv_lens: Some(&of(DType::U32, &[2])?), ..none })))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { bias: Some(&f(&[3, 5])?), ..none })))),
+        ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { softcap: Some(0.0), ..none })))),
+        ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { align: ops::Align::Offset(i64::MIN), ..none })))),
+        ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { dropout: Some(certain), ..none })))),
+        (
+            "attention",
+            Kind::Argument,
+            Box::new(|| {
+                let (q, dropout) = (f(&[1, 2, 3, 4])?, ops::Dropout { probability: 0.5, ..certain });
+                let options = Attention { dropout: Some(dropout), ..none };
+                ops::attention_with_scores(&q, &q, &q, &options, ops::Scores::Weights).map(drop)
+            }),
+        ),
+        (
+            "merge_attention",
+            Kind::Shape,
+            Box::new(|| ops::merge_attention(&f(&[1, 1, 3, 4])?, &f(&[1, 1, 4])?, &f(&[1, 1, 3, 4])?, &f(&[1, 1, 3])?).map(drop)),
+        ),
+        (
+            "merge_attention",
+            Kind::DType,
+            Box::new(|| {
+                ops::merge_attention(&f(&[1, 1, 3, 4])?, &of(DType::F16, &[1, 1, 3])?, &f(&[1, 1, 3, 4])?, &f(&[1, 1, 3])?).map(drop)
+            }),
+        ),
         (
             "attention",
             Kind::Argument,
@@ -503,7 +538,18 @@ mod gpu {
             let causal = ops::Softmax { causal: Some(ops::Align::BottomRight), sinks: Some(&sinks), ..Default::default() };
             let mut softmaxed = ops::copy(&product)?;
             ops::softmax_in_place(&mut softmaxed, 2, &causal)?;
+            // Along queries, and along heads.
+            let first = ops::Softmax { causal: Some(ops::Align::TopLeft), ..Default::default() };
+            let diagonal = ops::softmax(&normal(&[210, 40], 14)?, 1, &first)?;
+            let (long, many) = (normal(&[1, 1, 400, 20], 15)?, normal(&[1, 6, 80, 20], 16)?);
+            let long_table = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 16), 0..450)?;
+            let long_places: Vec<u32> = (0..400).map(|i| i * 13 % 450).collect();
+            let long_places = Tensor::from_slice(device, &long_places, &[400])?;
             let all = [
+                diagonal,
+                ops::rope(&long, &long_table, &ops::Rope { offset: 50, ..Default::default() })?,
+                ops::rope(&long, &long_table, &ops::Rope { positions: Some(&long_places), ..Default::default() })?,
+                ops::rope(&many, &table, &ops::Rope::default())?,
                 product.clone(),
                 turned,
                 ops::cast(

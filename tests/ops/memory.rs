@@ -14,6 +14,7 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("memory", "recycled", recycled));
     all.extend(trials("memory", "trim", trim));
     all.extend(trials("memory", "budget", budget));
+    all.extend(trials("memory", "attention", attention));
     all
 }
 
@@ -173,4 +174,29 @@ fn budget(subject: &Subject, device: &Device, _: Level) -> Result<(), String> {
         expect(memory.in_use + memory.cached <= 1 << 20, format!("{memory:?} is over the budget"))?;
     }
     Ok(())
+}
+
+/// A long causal attention takes what its operands and its result do, and no scores: 8 GiB they would be. (`tests/attention_memory.rs` counts on the CPU.)
+fn attention(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    // Ten seconds on a software driver: on one of them.
+    if level == Level::Smoke || level == Level::Quick && subject.name.contains('@') {
+        return Ok(());
+    }
+    let Some(caps) = device.caps() else { return Ok(()) };
+    let options = GpuOptions { backend: Some(caps.backend), name: Some(caps.name.clone()), software: true, ..GpuOptions::default() };
+    let run = || -> gristmill::Result<_> {
+        let own = Device::gpu(&options)?;
+        let x = |seed| Tensor::rand_normal(&own, &[1, 8, 16_384, 64], 0.0, 1.0, seed);
+        let (q, k, v) = (x(1)?, x(2)?, x(3)?);
+        own.sync()?;
+        let before = memory(&own);
+        let out = ops::attention(&q, &k, &v, &ops::Attention { causal: true, ..Default::default() })?;
+        own.sync()?;
+        Ok((out.len() as u64 * 4, before, memory(&own)))
+    };
+    let (result, before, after) = run().map_err(|error| error.to_string())?;
+    let counts = format!("{before:?}, then {after:?}, of a result of {result} bytes");
+    expect(before.in_use >= 3 * result && before.peak < before.in_use + result, counts.clone())?;
+    // A result is rounded up by an eighth at the most; beside it a number a row would be 512 KiB.
+    expect(after.peak <= before.in_use + result + result / 8 + (1 << 19), counts)
 }

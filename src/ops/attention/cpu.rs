@@ -66,7 +66,16 @@ impl<'a> Task<'a> {
             problem.full_k.min(lens[layout.offset() + batch * layout.strides()[0]] as usize)
         });
         let slope = one(2, problem.dtypes[5]).unwrap_or(0.0);
-        Task { problem, inputs, batch, head, first, len, slope, sink: one(3, problem.dtypes[6]).map(saturate) }
+        Task {
+            problem,
+            inputs,
+            batch,
+            head,
+            first,
+            len,
+            slope,
+            sink: one(3, problem.dtypes[6]).filter(|&sink| sink != f32::NEG_INFINITY).map(saturate),
+        }
     }
 
     fn run(&self, out: &mut [f32], lse: &mut [f32]) {

@@ -344,6 +344,9 @@ fn of_rows(layout: Option<Layout>, part: usize) -> Result<[u32; 4]> {
 /// lie on the device count as `seq_k`.
 pub fn blocks(problem: &Problem, choice: &Choice) -> (u64, u64) {
     let (seq_q, block_q, block_k) = (problem.seq_q(), choice.block_q(), choice.block_k());
+    if problem.out.is_empty() {
+        return (0, 0);
+    }
     let [blocks_q, groups] = Choice { splits: 1, ..*choice }.groups(problem);
     let times = (groups / blocks_q.max(1)) as u64;
     let seen = |first: usize, last: usize| {
@@ -363,7 +366,12 @@ pub fn blocks(problem: &Problem, choice: &Choice) -> (u64, u64) {
 /// # Errors
 /// [`Error::TooLarge`] where the device's limits forbid it, [`Error::Argument`] if the pinned tune does not hold the head.
 pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
-    cut(caps, problem, &|problem| uncut(caps, pin, problem))
+    if problem.out.is_empty() {
+        return Ok(Plan::default());
+    }
+    // Parts are computed as the whole is.
+    let choice = chosen(caps, pin, problem)?;
+    cut(caps, problem, &|problem| uncut(caps, choice, problem))
 }
 
 /// Whether a device can run a tune of these kernels, or why not.
@@ -410,9 +418,8 @@ fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     }
 }
 
-fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
+fn uncut(caps: &Caps, choice: Choice, problem: &Problem) -> Result<Plan> {
     let op = super::OP;
-    let choice = chosen(caps, pin, problem)?;
     check_kernel(op, caps, choice.kernel)?;
     let [out_dtype, q_dtype, k_dtype, v_dtype, ..] = problem.dtypes;
     let [batch, heads, seq_q, v_dim] = [problem.batch(), problem.heads(), problem.seq_q(), problem.v_dim()];
@@ -431,7 +438,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         return through_scratch(op, caps, (&problem.out, out_dtype), F32, |out| {
             let mut dtypes = problem.dtypes;
             dtypes[0] = F32;
-            plan(caps, pin, &Problem { dtypes, out, ..problem.clone() })
+            uncut(caps, choice, &Problem { dtypes, out, ..problem.clone() })
         });
     };
     let mut plan = Plan::default();
@@ -461,6 +468,9 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     };
     if mask_kind > 0 {
         check_binding(op, caps, "mask", &mask, if mask_kind == 1 { Bool } else { problem.dtypes[4] })?;
+    }
+    if let Some(lens) = &problem.kv_lens {
+        check_binding(op, caps, "kv_lens", lens, DType::U32)?;
     }
     let (alibi, sinks, per_head) = per_head(caps, problem, &mut plan, input, absent)?;
     let mut scratch = |bytes: usize| {
@@ -546,7 +556,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         all_heads: word(op, "heads", all_heads)?,
         splits: word(op, "seq_k", choice.splits)?,
         chunk: word(op, "seq_k", choice.chunk(problem))?,
-        part_stride: word(op, "the parts", parts.len())?,
+        part_stride: word(op, "the parts", if split { parts.len() } else { 0 })?,
         full_k: word(op, "seq_k", problem.full_k)?,
     };
     let columns = (problem.head_dim() + v_dim) as u64;

@@ -107,6 +107,7 @@ pub struct Attention<'a> {
     /// A float for each head, of shape `[heads]` or `[1]`: `slope · |place - key|` is taken from the scores (ALiBi; Press et al., ICLR 2022).
     pub alibi: Option<&'a Tensor>,
     /// A float for each head, of shape `[heads]` or `[1]`: a logit that takes part in the softmax and has no value (attention sinks as gpt-oss has them).
+    /// One of -inf is none.
     pub sinks: Option<&'a Tensor>,
     /// u32, of shape `[batch]` or `[1]`: keys from there on are masked for the batch, and not read where whole blocks of them are. More than `seq_k` is `seq_k`.
     pub kv_lens: Option<&'a Tensor>,
@@ -137,9 +138,9 @@ pub struct Problem {
     pub mask: Option<Layout>,
     /// Where the additive mask lies.
     pub bias: Option<Layout>,
-    /// [batch, heads]: where the slopes lie.
+    /// [batch, heads], the same in every batch: where the slopes lie.
     pub alibi: Option<Layout>,
-    /// [batch, heads]: where the sinks lie.
+    /// [batch, heads], the same in every batch: where the sinks lie.
     pub sinks: Option<Layout>,
     /// `[batch]`: where the numbers of keys lie.
     pub kv_lens: Option<Layout>,
@@ -200,7 +201,7 @@ impl Problem {
         self.q.dims()[1]
     }
     fn heads_per_kv(&self) -> usize {
-        self.q.dims()[1] / self.k.dims()[1].max(1)
+        (self.q.dims()[1] / self.k.dims()[1].max(1)).max(1)
     }
     fn seq_q(&self) -> usize {
         self.q.dims()[2]
@@ -259,7 +260,8 @@ impl Problem {
 ///
 /// A key is masked for a query by `causal`, `window` or `kv_lens`, by a `false` in `mask`, by a -inf in `bias`, and by nothing else; a bias that is finite, however
 /// low, masks nothing. A query with every key masked (or with no keys) gives zeros. NaN in an operand gives unspecified values, in the
-/// rows that it reaches. A masked key has weight 0, not absence: its row of `v` must be finite, for 0 · inf is NaN.
+/// rows that it reaches. A masked key has weight 0, not absence: its row of `v` must be finite, for 0 · inf is NaN. Sums of weights (1 at the most)
+/// by values are f32 before they are divided: values near its limits overflow where there are many, and so do products of q and k.
 ///
 /// Numerics: the maximal error against exact arithmetic is at most twice that of matmul, softmax, matmul in f32, plus two roundings of the
 /// result. Source: Dao, "FlashAttention-2" (2023), with the online softmax of Milakov and Gimelshein (2018).
@@ -403,6 +405,8 @@ impl<'a> Call<'a> {
             }
             mask => over(name, mask, &scores),
         };
+        // Of heads alone, the same in every batch.
+        let per_head = |name, tensor| Ok::<_, Error>(over(name, tensor, &[heads])?.and_then(|layout| layout.broadcast_to(&[batch, heads])));
         let narrowed = |layout: &Layout| layout.narrow(2, 0, seq_k).unwrap_or(*layout);
         let (place, from_end) = match options.align {
             Align::TopLeft => (0, false),
@@ -418,8 +422,8 @@ impl<'a> Call<'a> {
             batch_invariant: q.device().is_batch_invariant(),
             mask: masks("mask", options.mask)?,
             bias: masks("bias", options.bias)?,
-            alibi: over("alibi", options.alibi, &[batch, heads])?,
-            sinks: over("sinks", options.sinks, &[batch, heads])?,
+            alibi: per_head("alibi", options.alibi)?,
+            sinks: per_head("sinks", options.sinks)?,
             kv_lens: over("kv_lens", options.kv_lens, &[batch])?,
             full_k,
             place,
@@ -510,8 +514,8 @@ fn check_numbers(options: &Attention) -> Result<()> {
     if let Some(scale) = options.scale {
         ops::check_scale(OP, scale)?;
     }
-    if let Some(softcap) = options.softcap.filter(|softcap| !(softcap.is_finite() && *softcap > 0.0)) {
-        return refused("softcap", format!("is {softcap}"), "give a positive number, or None for no cap");
+    if let Some(softcap) = options.softcap.filter(|softcap| !(softcap.is_finite() && *softcap >= f32::MIN_POSITIVE)) {
+        return refused("softcap", format!("is {softcap}"), "give a positive number of the normal range, or None for no cap");
     }
     if let Align::Offset(offset) = options.align
         && offset.unsigned_abs() > MAX_SEQ as u64

@@ -43,10 +43,10 @@ impl RopeSections {
     /// The position that turns a pair: 0, 1 or 2.
     pub const fn stream_of(self, pair: usize) -> usize {
         match self {
-            RopeSections::Chunked([time, height, _]) => (pair >= time) as usize + (pair >= time + height) as usize,
+            RopeSections::Chunked([time, height, _]) => (pair >= time) as usize + (pair >= time.saturating_add(height)) as usize,
             RopeSections::Interleaved(lengths) => {
                 let turn = pair % 3;
-                if pair < 3 * lengths[turn] { turn } else { 0 }
+                if pair < lengths[turn].saturating_mul(3) { turn } else { 0 }
             }
         }
     }
@@ -73,8 +73,8 @@ pub struct Rope<'a> {
     pub style: RopeStyle,
     /// The position of the first row, where `positions` says nothing: row i has `offset + i`.
     pub offset: usize,
-    /// u32 or i32, the position of each row: rows of the table. Broadcasts to [batch, seq], with `sections` [3, seq] or what broadcasts to
-    /// [3, batch, seq].
+    /// u32 or i32, the position of each row: rows of the table. Broadcasts to [batch, seq], with `sections` what broadcasts to
+    /// [3, seq] or to [3, batch, seq].
     pub positions: Option<&'a Tensor>,
     /// M-RoPE's, which needs `positions`; together they are all pairs.
     pub sections: Option<RopeSections>,
@@ -124,8 +124,8 @@ impl Problem {
 /// shape. Types: `x` f32, f16 or bf16, computed in f32; the result has `x`'s, [`rope_into`] writes any of them.
 ///
 /// `offset + seq` may not pass the table's end. Nor may positions of a tensor: on the CPU that is an error, before anything is written. A GPU
-/// is not waited for: there what such a position turns becomes zeros (a negative one is past the end too), and
-/// [`check_indices`](ops::check_indices) finds the first that is too high.
+/// is not waited for: there what is finite and such a position turns becomes zeros (a negative one is past the end too), and
+/// [`check_indices`](ops::check_indices) finds the first that is too high (of u32, as it takes negative ones for places from the end).
 ///
 /// Numerics: an error of at most `2 · 2^-23 · (|a cos| + |b sin|)`, and so for the other of a pair, by the table's cosines and sines, which
 /// are rounded once from f64. What does not turn is exact. A result of 16 bits is rounded once more, to nearest even; results below 2^-126
@@ -271,9 +271,9 @@ fn positions_of(positions: &Tensor, [batch, seq]: [usize; 2], three: bool) -> Re
     if three {
         // [3, seq] says nothing of batches: its axes are not the last ones of [3, batch, seq].
         let streams = if layout.rank() == 2 { layout.unsqueeze(1) } else { Some(layout) };
-        let whole = streams.filter(|l| l.rank() == 3 && l.dims()[0] == 3).and_then(|l| l.broadcast_to(&[3, batch, seq]));
+        let whole = streams.filter(|l| l.rank() == 3).and_then(|l| l.broadcast_to(&[3, batch, seq]));
         return whole.ok_or_else(|| {
-            let problem = format!("`positions` must be [3, {seq}] or broadcast to [3, {batch}, {seq}], for three sections");
+            let problem = format!("`positions` must broadcast to [3, {seq}] or to [3, {batch}, {seq}], for three sections");
             ops::misfit(OP, &[("positions", positions)], problem, "give the three positions of a row along the first axis")
         });
     }

@@ -61,7 +61,9 @@ fn logit(x: f32, scale: f32, bias: f32) -> f32 {
     if x == f32::NEG_INFINITY || bias == f32::NEG_INFINITY {
         return f32::NEG_INFINITY;
     }
-    (x * scale + bias).clamp(f32::MIN, f32::MAX)
+    // In f64: the product may cancel against the mask.
+    let logit = f64::from(x) * f64::from(scale) + f64::from(bias);
+    logit.clamp(f32::MIN.into(), f32::MAX.into()) as f32
 }
 
 /// Logits to probabilities, or to their logarithms, in place.

@@ -80,7 +80,7 @@ impl Problem {
 ///
 /// Numerics: the relative error of an element is at most `2^-23 · ((3 + 2t) + max(3 + 2t) + n + 2.5)` with `t` its distance from the row's
 /// maximum and n the axis' size, with a sink 4 more, first order, plus what rounding `l` costs: `2^-22 · (|l| + |max l|)` where there is
-/// a scale or a mask; results below 2^-126 may be 0. The maximum is subtracted first (Blanchard, Higham and Higham, "Accurately computing the
+/// a scale or a mask (with `|scale · x| + |mask|` for `|l|` on a GPU whose compiler parts the product from the sum); results below 2^-126 may be 0. The maximum is subtracted first (Blanchard, Higham and Higham, "Accurately computing the
 /// log-sum-exp and softmax functions", IMA J. Numer. Anal. 2021), so nothing overflows.
 ///
 /// ```
@@ -131,7 +131,7 @@ pub fn softmax_in_place(x: &mut Tensor, axis: isize, options: &Softmax) -> Resul
 ///
 /// Numerics: the absolute error is at most `2^-23 · (4t + max(3 + 2t) + n + 8)` with `t` the distance from the row's maximum and n the
 /// axis' size, with a sink 4 more, plus what rounding `l` costs: `2^-22 · (|l| + |max l|)` where there is a scale or a mask. Results below
-/// the range of f32 saturate at its lowest finite value, which is -inf in f16.
+/// the range of f32 saturate at its lowest finite value, which is -inf in 16 bits, as is all past their range.
 ///
 /// ```
 /// use gristmill::{Device, Tensor, ops};
