@@ -110,7 +110,7 @@ step conformance in_tree cargo run --all-features --example conformance -- --dev
 step quickstart in_tree cargo run --all-features --example quickstart
 examples() {
   local name
-  for name in embed_in_wgpu_app custom_kernel survive_loss; do
+  for name in embed_in_wgpu_app custom_kernel survive_loss attention_zoo; do
     in_tree cargo run --all-features --example "$name" || return
   done
 }

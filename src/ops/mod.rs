@@ -186,8 +186,8 @@ pub(crate) fn cut<P: Op>(caps: &Caps, problem: &P, whole: &dyn Fn(&P) -> Result<
         }
         let halves = problem.part(axis, 0, half).zip(problem.part(axis, half, dims[axis] - half));
         let Some((first, second)) = halves else { continue };
-        // Within a kernel's tile less of an axis is no less work.
-        if whole(&first)?.milliseconds(caps) < plan.milliseconds(caps) {
+        // Within a kernel's tile less of an axis is hardly less work.
+        if whole(&first)?.milliseconds(caps) < plan.milliseconds(caps) / 4 * 3 {
             return Ok(cut(caps, &first, whole)?.then(cut(caps, &second, whole)?));
         }
     }

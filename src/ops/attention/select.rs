@@ -76,7 +76,8 @@ pub(super) fn memory(tune: &Constants) -> u32 {
         (0, _) if rows == 0 => 0,
         (0, d_max) => {
             let lanes = d_max / 8;
-            64 * rows.max(2 * rows.min(4)) + 64 / lanes * rows * (lanes / rows).max(1)
+            // With options one more a slot and row, for dropout.
+            64 * rows.max(2 * rows.min(4)) + 64 / lanes * rows * ((lanes / rows).max(1) + 1)
         }
         _ => (block_q * 5 + 64 * 5).max(block_q * 17) + (v_keys * v_max / 4).max(block_q),
     };
