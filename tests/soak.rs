@@ -87,7 +87,7 @@ fn op(device: &Device, random: &mut Random, live: &mut Vec<Tensor>) -> Result<()
 
 #[test]
 fn memory_stays_bounded() {
-    let ops: u64 = std::env::var("GRISTMILL_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let ops: u64 = std::env::var("GRISTMILL_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let adapters = Device::adapters();
     let Some(adapter) = adapters.iter().find(|a| a.backend == Backend::Vulkan).or(adapters.first()) else {
         assert!(std::env::var("GRISTMILL_REQUIRE_GPU").is_err(), "no adapter on this machine");
@@ -115,7 +115,8 @@ fn memory_stays_bounded() {
     }
     // All pipelines are there after a tenth or two.
     let (settled, last) = (tenths[4], tenths[9]);
-    // wgpu keeps what it has made for the next time, so it settles late. 200 bytes an op would be as much.
+    // wgpu keeps what it has made for the next time, in vectors that double, so it settles late: of 40,000 ops in the last 16,000 there is no growth.
+    // 100 bytes an op would be as much as is allowed.
     assert!(last.0 < settled.0 + (1 << 20), "the host held {} bytes in the middle and {} at the end", settled.0, last.0);
     assert!(last.1 < 64 << 20, "a peak of {} bytes of tensors", last.1);
 }
