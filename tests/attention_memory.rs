@@ -1,45 +1,9 @@
 //! What attention takes on the host beside its operands and its result, counted by the allocator: it grows with the sequence, not with its square.
-//! A binary of its own with one test: nothing else allocates meanwhile. `tests/ops/memory.rs` has the same of GPUs, by the pool's counter.
+//! `tests/ops/memory.rs` has the same of GPUs, by the pool's counter.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod counting;
 
 use gristmill::{DType, Device, Tensor, ops};
-
-/// The system's, with the bytes that are out, and the most that were.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn taken(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The most that a causal call of 1 x 8 x seq x 64 had out at a time, beside its operands and its result.
 fn extra(seq: usize) -> gristmill::Result<usize> {
@@ -50,10 +14,8 @@ fn extra(seq: usize) -> gristmill::Result<usize> {
     let causal = ops::Attention { causal: true, ..Default::default() };
     // Threads and their stacks.
     ops::attention_into(&mut out, &q, &k, &v, &causal)?;
-    let before = LIVE.load(Ordering::SeqCst);
-    PEAK.store(before, Ordering::SeqCst);
-    ops::attention_into(&mut out, &q, &k, &v, &causal)?;
-    Ok(PEAK.load(Ordering::SeqCst) - before)
+    let (result, extra) = counting::peak(|| ops::attention_into(&mut out, &q, &k, &v, &causal));
+    result.map(|()| extra)
 }
 
 #[test]

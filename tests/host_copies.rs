@@ -1,44 +1,10 @@
 //! How much host memory interop takes, counted by the allocator. A binary of its own with one test: nothing else allocates meanwhile.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod counting;
 
+use counting::asked;
 use gristmill::{DType, Device, Error, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-
-/// The system's, counting every byte that is asked for, whether or not it is given back.
-struct Counting;
-
-static ASKED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ASKED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ASKED.fetch_add(size, Ordering::Relaxed);
-        // SAFETY: the caller keeps `realloc`'s contract.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The tensor's bytes, and how much may come on top: far less than another copy.
 const BYTES: usize = 16 << 20;
@@ -46,9 +12,9 @@ const SLACK: usize = 2 << 20;
 
 /// Runs it; its result, and the bytes that were asked for meanwhile.
 fn counted<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = ASKED.load(Ordering::SeqCst);
+    let before = asked();
     let result = run();
-    (result, ASKED.load(Ordering::SeqCst) - before)
+    (result, asked() - before)
 }
 
 #[expect(dead_code, reason = "the ops' tests use more of it")]

@@ -2,34 +2,13 @@
 //! device's own counters, and on the host, by an allocator that counts; the figures are printed. `GRISTMILL_SOAK` sets the number of ops.
 #![cfg(feature = "gpu")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+mod counting;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use counting::held;
 use gristmill::gpu::{Backend, GpuOptions};
 use gristmill::{DType, Device, Result, Tensor, ops};
-
-/// Counts what is held.
-struct Counting;
-
-static HELD: AtomicI64 = AtomicI64::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Xorshift.
 struct Random(u64);
@@ -109,9 +88,9 @@ fn memory_stays_bounded() {
         live.clear();
         device.trim().expect("a device that works");
         let memory = device.memory().expect("a GPU");
-        println!("{:>6} ops: {:>9} bytes on the host, {memory:?}", done.load(Ordering::Relaxed), HELD.load(Ordering::Relaxed));
+        println!("{:>6} ops: {:>9} bytes on the host, {memory:?}", done.load(Ordering::Relaxed), held());
         assert_eq!((memory.in_use, memory.cached), (0, 0), "after everything was dropped and trimmed");
-        tenths.push((HELD.load(Ordering::Relaxed), memory.peak));
+        tenths.push((held(), memory.peak));
     }
     // All pipelines are there after a tenth or two.
     let (settled, last) = (tenths[4], tenths[9]);
