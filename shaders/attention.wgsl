@@ -40,6 +40,10 @@ var<private> tops: array<f32, ROWS>;
 var<private> sums: array<f32, ROWS>;
 // Of a row.
 var<private> high: array<f32, 8>;
+// Where a lane's eights of q and k come from, and where those of k go.
+var<private> q_from: array<u32, Q_ROUNDS>;
+var<private> k_from: array<u32, K_ROUNDS>;
+var<private> k_to: array<u32, K_ROUNDS>;
 
 fn start_row(r: u32, sink: f32, first: bool) {
     if r < ROWS {
@@ -177,6 +181,18 @@ fn put_eight(at: u32, eight: Eight) {
     tile[at + 1u] = bitcast<vec4<f32>>(eight.high);
 }
 
+// What a lane brings in of q and k.
+fn bring(lane: u32, q_to: u32, column: u32) {
+    for (var round = 0u; round < Q_ROUNDS; round++) {
+        if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
+            put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], column));
+        }
+    }
+    for (var round = 0u; round < K_ROUNDS; round++) {
+        put_eight(k_to[round], k_eight(k_from[round], column));
+    }
+}
+
 // Partial results of a lane's rows, four rows a vec4.
 fn put(a: vec4<f32>, b: vec4<f32>, lane_m: u32, lane_n: u32) {
     tile[lane_m * LANES_N + lane_n] = a;
@@ -210,12 +226,10 @@ fn main(
 
     // What a lane brings in: eights of q and k, every other one the second half of 16 columns, and where they go. A lane's four keys lie 16 rows apart.
     let half = lane % 2u;
-    var q_from: array<u32, Q_ROUNDS>;
     for (var round = 0u; round < Q_ROUNDS; round++) {
         q_from[round] = q_row(head, first_row + (lane + round * THREADS) / 2u) + select(0u, half * 8u / per_word(Q_DTYPE), VECTOR);
     }
     let q_to = lane / 2u * CHUNK_ROW + half * 2u;
-    var k_to: array<u32, K_ROUNDS>;
     for (var round = 0u; round < K_ROUNDS; round++) {
         let row = (lane + round * THREADS) / 2u;
         k_to[round] = K_AT + (row % 4u * LANES_N + row / 4u) * CHUNK_ROW + half * 2u;
@@ -240,20 +254,11 @@ fn main(
         clear_row(6u);
         clear_row(7u);
         // Keys past the last are read again: they weigh 0.
-        var k_from: array<u32, K_ROUNDS>;
         for (var round = 0u; round < K_ROUNDS; round++) {
             k_from[round] = k_near(head, first_key, (lane + round * THREADS) / 2u, keys.y - 1u) + select(0u, half * 8u / per_word(K_DTYPE), VECTOR);
         }
         for (var d = 0u; d < whole; d += 16u) {
-            let column = d + select(half * 8u, 0u, VECTOR);
-            for (var round = 0u; round < Q_ROUNDS; round++) {
-                if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
-                    put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], column));
-                }
-            }
-            for (var round = 0u; round < K_ROUNDS; round++) {
-                put_eight(k_to[round], k_eight(k_from[round], column));
-            }
+            bring(lane, q_to, d + select(half * 8u, 0u, VECTOR));
             workgroupBarrier();
             multiply(0u, q_lane, k_lane);
             multiply(1u, q_lane, k_lane);
@@ -263,14 +268,7 @@ fn main(
         }
         if whole < params.head_dim {
             if half == 0u {
-                for (var round = 0u; round < Q_ROUNDS; round++) {
-                    if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
-                        put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], whole));
-                    }
-                }
-                for (var round = 0u; round < K_ROUNDS; round++) {
-                    put_eight(k_to[round], k_eight(k_from[round], whole));
-                }
+                bring(lane, q_to, whole);
             }
             workgroupBarrier();
             multiply(0u, q_lane, k_lane);
