@@ -129,6 +129,16 @@ impl Caps {
         rest.split('.').next()?.parse().ok()
     }
 
+    /// Workgroups that keep an adapter busy: of a large GPU 96 compute units or more, two each, of a small one an eighth. *Unmeasured*: WebGPU does not
+    /// say.
+    pub(crate) fn busy_groups(&self) -> usize {
+        match self.kind {
+            AdapterKind::Discrete => 192,
+            AdapterKind::Software => 1,
+            _ => 24,
+        }
+    }
+
     /// WebGPU's default limits and no features: what every conforming device has.
     pub fn webgpu_defaults() -> Self {
         Caps {

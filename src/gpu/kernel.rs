@@ -126,6 +126,13 @@ pub struct Constants {
     pub values: &'static [(&'static str, u32)],
 }
 
+impl fmt::Display for Constants {
+    /// A line a constant.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.values.iter().try_for_each(|(name, value)| writeln!(f, "  {name} = {value}"))
+    }
+}
+
 impl Constants {
     /// No constants at all, for kernels that have nothing to choose.
     pub const NONE: Constants = Constants { name: "", values: &[] };
@@ -428,6 +435,17 @@ impl Plan {
         self.scratch.extend_from_slice(&other.scratch[shared..]);
         self.dispatches.extend(other.dispatches);
         self
+    }
+}
+
+impl fmt::Display for Plan {
+    /// A line a dispatch.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for d in &self.dispatches {
+            let [x, y, z] = d.grid;
+            writeln!(f, "  {}.{}: {x} x {y} x {z} workgroups, {} bytes, {} FLOP", d.kernel.name, d.spec, d.bytes, d.flops)?;
+        }
+        Ok(())
     }
 }
 

@@ -748,13 +748,7 @@ impl fmt::Display for Explanation {
             f,
             "  {visited} of {all} blocks of {block_q} queries by {block_k} keys; what no query of a block sees by its place is skipped"
         )?;
-        for (name, value) in tune.values {
-            writeln!(f, "  {name} = {value}")?;
-        }
-        for d in &self.plan.dispatches {
-            let [x, y, z] = d.grid;
-            writeln!(f, "  {}.{}: {x} x {y} x {z} workgroups, {} bytes, {} FLOP", d.kernel.name, d.spec, d.bytes, d.flops)?;
-        }
+        write!(f, "{tune}{}", self.plan)?;
         for (name, why) in &self.refused {
             writeln!(f, "  not {name}, which {why}")?;
         }

@@ -84,15 +84,6 @@ pub(super) fn memory(tune: &Constants) -> u32 {
     16 * vecs
 }
 
-/// Workgroups that keep an adapter busy, *unmeasured*: of a large GPU two for each of 96 compute units or more, of a small one an eighth.
-fn wanted_groups(caps: &Caps) -> usize {
-    match caps.kind {
-        AdapterKind::Discrete => 384,
-        AdapterKind::Software => 1,
-        _ => 48,
-    }
-}
-
 /// Parts of the keys: enough to keep the device busy, each worth the second pass.
 pub(super) fn splits(caps: &Caps, problem: &Problem, choice: &Choice) -> usize {
     if !choice.decodes() || problem.batch_invariant {
@@ -101,7 +92,8 @@ pub(super) fn splits(caps: &Caps, problem: &Problem, choice: &Choice) -> usize {
     let [_, groups] = Choice { splits: 1, ..*choice }.groups(problem);
     let seen = problem.window.iter().fold(problem.seq_q() as i64, |sum, side| sum + side);
     let keys = usize::try_from(seen).map_or(problem.seq_k(), |seen| seen.min(problem.seq_k()));
-    let splits = (wanted_groups(caps) / groups.max(1)).min(keys / 256).clamp(1, 64);
+    // Workgroups of 64: twice as many as others would be.
+    let splits = (2 * caps.busy_groups() / groups.max(1)).min(keys / 256).clamp(1, 64);
     // Parts begin where steps do: no more than have keys.
     problem.seq_k().div_ceil(Choice { splits, ..*choice }.chunk(problem).max(1)).max(1)
 }

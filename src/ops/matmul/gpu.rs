@@ -743,13 +743,7 @@ impl fmt::Display for Explanation {
         let width = self.plan.dispatches.first().map_or(Width::Vector, |dispatch| dispatch.spec.width);
         let bytes = if width == Width::Vector { "16 bytes an access" } else { "4 bytes an access: operands are not made of whole eights" };
         writeln!(f, ": {reason}; {bytes}")?;
-        for (name, value) in tune.values {
-            writeln!(f, "  {name} = {value}")?;
-        }
-        for d in &self.plan.dispatches {
-            let [x, y, z] = d.grid;
-            writeln!(f, "  {}.{}: {x} x {y} x {z} workgroups, {} bytes, {} FLOP", d.kernel.name, d.spec, d.bytes, d.flops)?;
-        }
+        write!(f, "{tune}{}", self.plan)?;
         for (name, why) in &self.refused {
             writeln!(f, "  not {name}, which {why}")?;
         }

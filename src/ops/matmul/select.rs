@@ -43,15 +43,6 @@ fn tune(kernel: &'static Kernel, name: &str) -> &'static Constants {
     kernel.tune(name).unwrap_or(&kernel.tunes[0])
 }
 
-/// Workgroups that keep an adapter busy: of a large GPU 96 compute units or more, of a small one an eighth. *Unmeasured*: WebGPU does not say.
-fn wanted_groups(caps: &Caps) -> usize {
-    match caps.kind {
-        AdapterKind::Discrete => 192,
-        AdapterKind::Software => 1,
-        _ => 24,
-    }
-}
-
 /// `cargo bench --bench matmul -- 512x512x512`, on lavapipe: ARCHITECTURE.md has the figures.
 fn direct(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     if caps.kind != AdapterKind::Software {
@@ -97,7 +88,7 @@ fn skinny(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     let tune = tune(&MATMUL_SKINNY, name);
     // One workgroup would take seconds for a dot product of 2^28.
     let columns = if swapped { m } else { n }.div_ceil(tune.get("TILE_N").unwrap_or(1) as usize);
-    let splits = (wanted_groups(caps) / columns.saturating_mul(problem.batch()).max(1)).min(problem.k() / 4096).clamp(1, 32);
+    let splits = (caps.busy_groups() / columns.saturating_mul(problem.batch()).max(1)).min(problem.k() / 4096).clamp(1, 32);
     Ok(Choice { kernel: &MATMUL_SKINNY, tune, splits, swapped, reason })
 }
 
@@ -112,7 +103,7 @@ fn coop(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     if 2 * m < tile_m || 2 * n < tile_n {
         return Err(format!("has tiles of {tile_m} x {tile_n}, more than half outside of {m} x {n}"));
     }
-    let (groups, wanted) = (groups(&choice, problem), wanted_groups(caps));
+    let (groups, wanted) = (groups(&choice, problem), caps.busy_groups());
     if 4 * groups < wanted {
         return Err(format!("would be {groups} workgroups, fewer than {}, a quarter of what keeps the device busy", wanted.div_ceil(4)));
     }
@@ -125,7 +116,7 @@ fn splitk(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
         return Err("is chosen by m, which a batch-invariant product must not be".into());
     }
     let choice = tiled(caps, problem)?;
-    let (groups, wanted) = (groups(&choice, problem), wanted_groups(caps));
+    let (groups, wanted) = (groups(&choice, problem), caps.busy_groups());
     if 2 * groups > wanted {
         return Err(format!("is for at most {} tiles, half of what keeps the device busy, not {groups}", wanted / 2));
     }
@@ -160,7 +151,7 @@ fn tiled(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
         _ if caps.workgroup_invocations < 256 || caps.workgroup_bytes < 16 << 10 => of("tile64", "the device's limits"),
         // 64 sums and more do not fit beside their operands there (Intel: 128 registers of 8 lanes each, for 16 lanes).
         _ if caps.kind == AdapterKind::Integrated => of("tile64", "integrated GPUs have few registers a lane; unmeasured"),
-        _ if groups(&large, problem) < wanted_groups(caps) => of("tile64", "larger tiles would be too few for the device; unmeasured"),
+        _ if groups(&large, problem) < caps.busy_groups() => of("tile64", "larger tiles would be too few for the device; unmeasured"),
         _ => large,
     })
 }

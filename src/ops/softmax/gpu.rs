@@ -338,11 +338,7 @@ pub fn explain(problem: &Problem, caps: &Caps) -> Result<Explanation> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}.{}: {}", self.choice.kernel.name, self.choice.tune.name, self.choice.reason)?;
-        for d in &self.plan.dispatches {
-            let [x, y, z] = d.grid;
-            writeln!(f, "  {}.{}: {x} x {y} x {z} workgroups, {} bytes", d.kernel.name, d.spec, d.bytes)?;
-        }
-        Ok(())
+        let Choice { kernel, tune, reason, .. } = self.choice;
+        write!(f, "{}.{}: {reason}\n{tune}{}", kernel.name, tune.name, self.plan)
     }
 }
