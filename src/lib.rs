@@ -39,7 +39,7 @@
 //! | tensors | a file of them | `Tensor::to_safetensors`, then `safetensors::serialize_to_file`; `Tensor::write_npy` |
 //! | x and a weight | x · wᵀ | [`ops::matmul`](ops::matmul()) with `w.transpose(-1, -2)`: the transpose costs nothing |
 //! | scores | probabilities | [`ops::softmax`](ops::softmax()); [`ops::log_softmax`] for their logarithms; both take a scale, an additive mask, a causal diagonal and sinks, and have a form in place |
-//! | q, k, v | attention | [`ops::attention`](ops::attention()): grouped heads, causal, both kinds of masks; the scores are never stored |
+//! | q, k, v | attention | [`ops::attention`](ops::attention()): every option of [`ops::Attention`], fused; the scores are never stored, or [`ops::attention_with_scores`] shows them |
 //! | queries and keys | them turned by their positions | [`ops::rope`](ops::rope()) with an [`ops::RopeTable`]: made once from [`ops::RopeFrequencies`], a model's config |
 //! | 16-bit or integer weights | f32 | [`ops::cast`](ops::cast()), from and to every [`DType`] |
 //! | two tensors | their sum, product, quotient, power, extremes | [`ops::add`], [`ops::mul`], [`ops::div`], …, with broadcasting |
@@ -50,7 +50,7 @@
 //! | two tensors | which elements are equal, lower, … | [`ops::eq`], [`ops::lt`] and their like: bools, also masks for attention |
 //! | a mask and two tensors | the one or the other, by element | [`ops::where_cond`](ops::where_cond()) |
 //! | an output that exists | no allocation | the `_into` form of each op; its first argument may be a view of a larger tensor |
-//! | an activation that is not needed any more | no allocation either | the `_in_place` form of an elementwise op or of `rope` |
+//! | an activation that is not needed any more | no allocation either | the `_in_place` form of softmax, of `rope` or of an elementwise op |
 //! | users who share a batch | results that do not depend on it | [`Device::batch_invariant`] |
 //! | a wgpu device of my own | gristmill on it | `Device::from_wgpu`; `Tensor::from_buffer`, `Tensor::buffer`, `Device::record` |
 //! | a kernel of my own | it among the ops | `ops::dispatch` |

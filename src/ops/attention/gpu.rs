@@ -312,8 +312,8 @@ const HAS_SOFTCAP: u32 = 16;
 const HAS_DROPOUT: u32 = 32;
 const TO_LEN: u32 = 64;
 
-/// Whether the scores are the products themselves, so that the plain variant serves: their differences times the rate stay finite (`MOST` in the
-/// shader), and a masked one's are enough for a weight of 0.
+/// Whether the plain variant serves, whose scores are the products themselves: the scale is positive, so that they have their order, and neither so large
+/// that differences of them overflow, nor so small that a masked one's would not be enough for a weight of 0.
 fn is_plain(problem: &Problem) -> bool {
     let Problem { mask, bias, alibi, sinks, softcap, dropout, scale, .. } = problem;
     let none = mask.is_none() && bias.is_none() && alibi.is_none() && sinks.is_none() && softcap.is_none() && dropout.is_none();

@@ -38,7 +38,7 @@ pub enum Align {
 pub struct Window {
     /// Keys before it.
     pub left: Option<usize>,
-    /// Keys after it. Causal masking makes it 0.
+    /// Keys after it. None of them is seen with causal masking, which takes no other number than 0.
     pub right: Option<usize>,
 }
 
