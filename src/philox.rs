@@ -1,6 +1,6 @@
 //! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 //!
-//! Ours rather than a crate's: the same function of (seed, counter) has to exist in WGSL, where dropout will draw inside a kernel.
+//! Ours rather than a crate's: the same function of (seed, counter) exists in WGSL, where dropout draws inside a kernel.
 
 /// The block of four words for a counter under a key.
 pub(crate) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
