@@ -250,7 +250,7 @@ fn places(dims: &[usize]) -> Vec<Layout> {
 /// The tunes of a kernel, as pins, and none. Of cooperative matrices those that the device can run.
 fn pins(caps: &Caps, name: &str) -> Vec<Option<Pin>> {
     let kernel = *ops::kernels().iter().find(|kernel| kernel.name == name).expect("a kernel");
-    let able = kernel.tunes.iter().filter(|tune| kernel.needs == Needs::Nothing || matmul::gpu::cooperates(caps, tune).is_ok());
+    let able = kernel.tunes.iter().filter(|tune| kernel.needs != Needs::Matrices || matmul::gpu::cooperates(caps, tune).is_ok());
     let tunes = able.map(|tune| Some(Pin { kernel, tune: Some(tune) }));
     tunes.chain([None]).collect()
 }
@@ -471,7 +471,7 @@ fn products(watch: &mut Watch) {
                     // A tune changes sizes alone: the first of each kernel meets all types, the others two.
                     let first = pin.is_some_and(|pin| pin.tune.is_some_and(|tune| std::ptr::eq(tune, &pin.kernel.tunes[0])));
                     // Matrices are of f16 alone: what they do not serve goes to another kernel.
-                    let matrices = pin.is_some_and(|pin| pin.kernel.needs != Needs::Nothing);
+                    let matrices = pin.is_some_and(|pin| pin.kernel.needs == Needs::Matrices);
                     if if matrices { dtypes != [F16; 3] } else { !first && types != 0 && types != 1 + at % 2 } {
                         continue;
                     }
@@ -547,7 +547,8 @@ fn attentions(watch: &mut Watch) {
                         tensors.extend(problem.kv_lens.as_ref().map(|lens| (lens, U32)));
                         tensors.extend(problem.lse.as_ref().map(|lse| (lse, F32)));
                         let what = format!("attention {dtypes:?} {seq_q} {seq_k} {head_dim} {v_dim} place {i}");
-                        let kernels = [&attention::gpu::ATTENTION, &attention::gpu::ATTENTION_DIRECT, &attention::gpu::ATTENTION_DECODE];
+                        use attention::gpu::{ATTENTION, ATTENTION_DECODE, ATTENTION_DIRECT, ATTENTION_SUBGROUPS};
+                        let kernels = [&ATTENTION, &ATTENTION_SUBGROUPS, &ATTENTION_DIRECT, &ATTENTION_DECODE];
                         for (kernel, caps) in kernels.into_iter().flat_map(|kernel| [(kernel, &caps), (kernel, &busy)]) {
                             // What a large card would make of it: decoding in parts.
                             if (kernel.name == "attention_decode") != (caps.kind == AdapterKind::Discrete) {

@@ -2,7 +2,7 @@
 # Every check of gristmill, in order, on drivers that need no GPU (drivers.sh brings them).
 # Usage: tests/run.sh [--full] [--steps NAME,NAME...]
 #   --full   every case of the test matrix; without it, the shorter matrix of CI
-#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test smoke cpu gpu_stats conformance quickstart examples
+#   --steps  only these, of: drivers fmt clippy clippy-cpu doc test subgroups smoke cpu gpu_stats conformance quickstart examples
 # A driver that can't be had on this system is not an error: its steps then run on whatever adapters there are, and the
 # end says so. One that is there must work: GRISTMILL_REQUIRE_GPU=1 makes the tests fail rather than skip.
 set -euo pipefail
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-known=(drivers fmt clippy clippy-cpu doc test smoke cpu gpu_stats conformance quickstart examples)
+known=(drivers fmt clippy clippy-cpu doc test subgroups smoke cpu gpu_stats conformance quickstart examples)
 for name in ${steps//,/ }; do
   [[ " all ${known[*]} " == *" $name "* ]] || { echo "run.sh: no step '$name', only: ${known[*]}" >&2 && exit 2; }
 done
@@ -68,7 +68,9 @@ tree=() native=() amd=()
 cache=${GRISTMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gristmill}
 # shellcheck source=/dev/null
 if [ -e "$cache/env.sh" ]; then . "$cache/env.sh"; fi
+lavapipe=no
 if [ ${#tree[@]} -gt 0 ]; then
+  lavapipe=yes
   tree+=(GRISTMILL_REQUIRE_GPU=vulkan,gl)
 else
   uncovered+=("Mesa 26 lavapipe (test, conformance, quickstart): no tree of it, so only the adapters found here, if any")
@@ -96,6 +98,16 @@ step clippy cargo clippy --all-targets --all-features -- -D warnings
 step clippy-cpu cargo clippy --all-targets --no-default-features -- -D warnings
 step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
 step test in_tree cargo test --all-features
+# What shuffles must not depend on the subgroups' size, 8 unless lavapipe is told otherwise: 4 and 16, on the same shaders.
+subgroups() {
+  local width
+  [ "$lavapipe" = yes ] || { echo "no lavapipe whose vectors this could choose"; return 0; }
+  for width in 128 512; do
+    in_tree env LP_NATIVE_VECTOR_WIDTH=$width GRISTMILL_TEST_ONLY=vulkan: GRISTMILL_TEST_OPS=attention GRISTMILL_TEST_SUITES=blocks,exact \
+      GRISTMILL_TEST_KERNEL=attention_subgroups cargo test --all-features --test ops || return
+  done
+}
+step subgroups subgroups
 step smoke on_native cargo test --all-features --test ops --test interop --test host_copies
 step cpu cargo test --no-default-features --features safetensors,npy
 gpu_stats() {

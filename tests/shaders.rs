@@ -49,7 +49,11 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// The text against what the host believes: entry point, bindings, `Params`, constants, WebGPU's default limits and no features.
 fn agrees(kernel: &Kernel, spec: &Spec, text: &str) -> Result<(), String> {
     let (module, _, features) = reflect::parse(text)?;
-    let said: &[&str] = if kernel.needs == Needs::Nothing { &[] } else { &["f16", "subgroups", "wgpu_cooperative_matrix"] };
+    let said: &[&str] = match kernel.needs {
+        Needs::Subgroups => &["subgroups"],
+        Needs::Matrices => &["f16", "subgroups", "wgpu_cooperative_matrix"],
+        _ => &[],
+    };
     ensure(features == said, || format!("needs {features:?}, and the kernel says {said:?}"))?;
     ensure(module.overrides.is_empty(), || "has overrides that no constant was written for".into())?;
     agrees_on_bindings(kernel, &module)?;
@@ -127,7 +131,7 @@ fn keeps_limits(kernel: &Kernel, spec: &Spec, module: &Module) -> Result<(), Str
     ensure(x * y * z <= caps.workgroup_invocations, || format!("{} invocations a workgroup", x * y * z))?;
     ensure(x <= 256 && y <= 256 && z <= 64, || format!("workgroup {x} x {y} x {z}"))?;
     // A device with cooperative matrices has 32 KiB or more; `matmul::gpu::cooperates` looks, and `attention::gpu::fits` for the tunes of 64 queries.
-    let large = kernel.needs != Needs::Nothing || spec.get("BLOCK_Q") == 64;
+    let large = kernel.needs == Needs::Matrices || spec.get("BLOCK_Q") == 64;
     let most = if large { 32 << 10 } else { caps.workgroup_bytes };
     ensure(bytes <= most, || format!("{bytes} bytes of workgroup memory"))?;
     ensure(kernel.bindings.len() <= caps.storage_buffers as usize, || format!("{} storage buffers", kernel.bindings.len()))
@@ -151,14 +155,14 @@ fn written(module: &Module, info: &naga::valid::ModuleInfo, needs: Needs) -> Res
         immediates_buffer: None,
     };
     let options = back::msl::Options {
-        lang_version: if needs == Needs::Nothing { (2, 0) } else { (2, 3) },
+        lang_version: if needs == Needs::Matrices { (2, 3) } else { (2, 0) },
         per_entry_point_map: BTreeMap::from([("main".to_string(), resources)]),
         fake_missing_bindings: false,
         ..Default::default()
     };
     let (msl, translated) = back::msl::write_string(module, info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
     translated.entry_point_names[0].as_ref().map_err(|e| format!("MSL: {e}"))?;
-    if needs != Needs::Nothing {
+    if needs == Needs::Matrices {
         return Ok((spirv, msl, None));
     }
 
@@ -260,8 +264,9 @@ fn shader_files_are_the_kernels() {
     for text in named.values().chain(&libs) {
         lint(text).unwrap_or_else(|problem| panic!("{problem}:\n{text}"));
     }
-    // A lib is value → value: no bindings, no workgroup memory, no barrier. What the kernels of one op share (`attention`, `product`, `rope`) has their bindings.
-    for (name, text) in files(&folder("shaders/lib")) {
+    // A lib is value → value: no bindings, no workgroup memory, no barrier. What the kernels of one op share (`attention`, `product`, `rope`) has their bindings;
+    // `attention_tiles` is all of two kernels but for a step.
+    for (name, text) in files(&folder("shaders/lib")).into_iter().filter(|(name, _)| name != "attention_tiles") {
         let text = &text;
         let bindings =
             if ["attention", "product", "rope"].contains(&name.as_str()) { &[][..] } else { &["var<storage", "var<uniform", "@group"][..] };
@@ -312,9 +317,10 @@ fn tint_takes_every_shader() {
         println!("skipped: `tint` is not on the PATH");
         return;
     }
-    // Tint has no cooperative matrices by that name, nor has the web, where no such kernel is chosen.
-    let able = all().into_iter().filter(|(_, kernel, _)| kernel.needs == Needs::Nothing);
-    let texts: Vec<_> = able.map(|(name, kernel, spec)| (name, compose(kernel, &spec))).collect();
+    // Tint has no cooperative matrices by that name, nor has the web, where no such kernel is chosen. Subgroups it wants enabled.
+    let able = all().into_iter().filter(|(_, kernel, _)| kernel.needs != Needs::Matrices);
+    let enabled = |kernel: &Kernel| if kernel.needs == Needs::Subgroups { "enable subgroups;\n" } else { "" };
+    let texts: Vec<_> = able.map(|(name, kernel, spec)| (name, enabled(kernel).to_string() + &compose(kernel, &spec))).collect();
     tint(&texts).unwrap_or_else(|message| panic!("tint refuses {message}"));
     println!("tint takes {} shaders", texts.len());
 

@@ -75,6 +75,8 @@ pub enum Needs {
     /// Cooperative matrices ([`Caps::cooperative`]), of f16 into f32. The constant `COOP` of a tune, 8 or 16, is their side: the WGSL file that
     /// declares them (`Left`, `Right`, `Sum`) is appended by it, as WGSL's constants choose no types.
     Matrices,
+    /// Subgroup operations ([`Caps::subgroups`]).
+    Subgroups,
 }
 
 impl Needs {
@@ -83,14 +85,24 @@ impl Needs {
         match self {
             Needs::Nothing => true,
             Needs::Matrices => caps.cooperative.is_some(),
+            Needs::Subgroups => caps.subgroups.is_some(),
+        }
+    }
+
+    /// What it is, and where a device says that it has it.
+    const fn called(self) -> (&'static str, &'static str) {
+        match self {
+            Needs::Nothing => ("nothing", "look at `Caps`"),
+            Needs::Matrices => ("cooperative matrices", "look at `Caps::cooperative`, and choose another kernel"),
+            Needs::Subgroups => ("subgroup operations", "look at `Caps::subgroups`, and choose another kernel"),
         }
     }
 
     /// The extensions that WGSL is to enable, as naga 30 names them.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
-            Needs::Nothing => &[],
-            // Subgroups too, for which naga takes no such line.
+            // Nor of subgroups, for which naga takes no such line.
+            Needs::Nothing | Needs::Subgroups => &[],
             Needs::Matrices => &["f16", "wgpu_cooperative_matrix"],
         }
     }
@@ -98,7 +110,7 @@ impl Needs {
     /// The WGSL files of which one is appended to such a kernel, by the tune.
     pub const fn libs(self) -> &'static [&'static str] {
         match self {
-            Needs::Nothing => &[],
+            Needs::Nothing | Needs::Subgroups => &[],
             Needs::Matrices => &[include_str!("../../shaders/lib/coop_8.wgsl"), include_str!("../../shaders/lib/coop_16.wgsl")],
         }
     }
@@ -535,12 +547,8 @@ pub fn check_binding(op: &'static str, caps: &Caps, name: &str, layout: &Layout,
 /// Checks a chosen kernel against the device: what it needs, storage buffers a kernel.
 pub fn check_kernel(op: &'static str, caps: &Caps, kernel: &Kernel) -> Result<()> {
     if !kernel.needs.met(caps) {
-        return Err(Error::Argument {
-            op,
-            argument: "the device",
-            problem: format!("has no cooperative matrices, which {} needs", kernel.name),
-            help: "look at `Caps::cooperative`, and choose another kernel",
-        });
+        let (what, help) = kernel.needs.called();
+        return Err(Error::Argument { op, argument: "the device", problem: format!("has no {what}, which {} needs", kernel.name), help });
     }
     let needed = kernel.bindings.len() as u32;
     if needed > caps.storage_buffers {

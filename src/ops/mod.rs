@@ -105,6 +105,7 @@ pub fn kernels() -> &'static [&'static Kernel] {
         &attention::gpu::ATTENTION_DIRECT,
         &attention::gpu::ATTENTION_MASK,
         &attention::gpu::ATTENTION_REDUCE,
+        &attention::gpu::ATTENTION_SUBGROUPS,
         &binary::gpu::BINARY,
         &binary::gpu::BINARY_IN_PLACE,
         &cast::gpu::CAST,

@@ -1,7 +1,7 @@
 //! The mutation run (contract N10): makes every single edit of the kinds in `edits.rs` in each shader and asks the oracle whether it
 //! notices. `tests/mutation.sh [SHADER…]` runs it; without `--mutate`, as under `cargo test`, this is the scanner's own tests.
 //!
-//! An edit that naga refuses for any spec is `invalid`, and one that gives the same SPIR-V for every spec is the `same` program: neither is
+//! An edit that naga refuses is `invalid`, and one that gives the same SPIR-V for every spec is the `same` program: neither is
 //! a mutant. Every other must be `caught`: by a failed comparison, by a crash, or by a hang (no line for a long time: `hung`). One that
 //! survives all of the oracle's quick matrix on one Vulkan adapter must have its reason in `survivors.txt`.
 
@@ -39,8 +39,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// What alone runs a kernel, where its op's trials are of much else.
-const CALLS: &[(&str, &str)] = &[("reduce", "sum,mean,amax,amin"), ("reduce_arg", "argmax,argmin")];
+/// What alone runs a shader, where its op's trials are of much else: tests/ops/main.rs says what the variables do.
+const NARROWED: &[(&str, &[(&str, &str)])] = &[
+    ("reduce", &[("GRISTMILL_TEST_CALLS", "sum,mean,amax,amin")]),
+    ("reduce_arg", &[("GRISTMILL_TEST_CALLS", "argmax,argmin")]),
+    ("attention", &[("GRISTMILL_TEST_KERNEL", "attention")]),
+    ("attention_decode", &[("GRISTMILL_TEST_KERNEL", "attention_decode")]),
+    // Suites whose heads it holds.
+    (
+        "attention_direct",
+        &[("GRISTMILL_TEST_KERNEL", "attention_direct"), ("GRISTMILL_TEST_SUITES", "blocks,exact,types,pairs,edges,lse,masks")],
+    ),
+    ("attention_mask", &[("GRISTMILL_TEST_SUITES", "masks,pairs,random")]),
+    ("attention_reduce", &[("GRISTMILL_TEST_SUITES", "merges,choices")]),
+    ("attention_subgroups", &[("GRISTMILL_TEST_KERNEL", "attention_subgroups"), ("GRISTMILL_TEST_SUITES", "blocks,exact,types")]),
+    ("lib/attention_tiles", &[("GRISTMILL_TEST_KERNEL", "attention")]),
+    ("lib/philox", &[("GRISTMILL_TEST_SUITES", "pairs,random")]),
+];
 
 /// A file of `shaders/`, with all that is built from it.
 struct Shader {
@@ -165,18 +180,19 @@ fn patch(composed: &Composed, original: &str, mutant: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Whether naga takes a mutant for every spec, and whether it is another program for any.
+/// Whether naga refuses a mutant, or takes it for the same program, for every spec up to the first for which it is another.
 fn judge(shader: &Shader, mutant: &str, original: &[Vec<u32>]) -> Option<Fate> {
-    let mut same = true;
     for (composed, original) in shader.composed.iter().zip(original) {
         let text = patch(composed, &shader.text, mutant);
         if text == composed.text {
             continue;
         }
         let Some(module) = validate(&text) else { return Some(Fate::Invalid) };
-        same = same && spirv(module) == *original;
+        if spirv(module) != *original {
+            return None;
+        }
     }
-    same.then_some(Fate::Same)
+    Some(Fate::Same)
 }
 
 fn validate(text: &str) -> Option<Module> {
@@ -400,7 +416,7 @@ fn run(
     let (trusted, rest): (Vec<&Edit>, Vec<&Edit>) = shader.edits.iter().partition(|edit| trusted(edit));
     let todo: Vec<&Edit> = rest.into_iter().filter(|edit| !known.contains_key(&id(shader, edit))).collect();
     let ops = oracle.order(&shader.ops);
-    let calls = CALLS.iter().find(|(name, _)| *name == shader.name).map(|(_, calls)| *calls);
+    let narrowed = NARROWED.iter().find(|(name, _)| *name == shader.name).map_or(&[][..], |(_, narrowed)| narrowed);
     println!("== {}: {} edits, {} of them known; trials of {ops}", shader.name, shader.edits.len(), shader.edits.len() - todo.len());
     let next = AtomicUsize::new(0);
     let work = |worker: usize| -> Result<(), String> {
@@ -408,7 +424,7 @@ fn run(
             let (id, mutant) = (id(shader, edit), edit.apply(&shader.text));
             let (fate, how) = match judge(shader, &mutant, &original) {
                 Some(fate) => (fate, String::new()),
-                None => match oracle.ask(worker, &shader.text, &mutant, (&ops, calls))? {
+                None => match oracle.ask(worker, &shader.text, &mutant, (&ops, narrowed))? {
                     Verdict::Passed => (Fate::Survived, edit.text.clone()),
                     Verdict::Unfinished => (Fate::Survived, format!("so far: {}", edit.text)),
                     Verdict::Failed(how) => (Fate::Caught, how),

@@ -22,8 +22,8 @@ pub struct Oracle {
     within: Option<Duration>,
 }
 
-/// Files of the oracle, and functions if not all.
-pub type Trials<'a> = (&'a str, Option<&'a str>);
+/// Files of the oracle, and variables that narrow them.
+pub type Trials<'a> = (&'a str, &'a [(&'a str, &'a str)]);
 
 pub enum Verdict {
     Passed,
@@ -86,7 +86,7 @@ impl Oracle {
                 continue;
             }
             let clock = Instant::now();
-            let run = self.start(0, None, (op, None))?;
+            let run = self.start(0, None, (op, &[]))?;
             if !matches!(run.verdict, Verdict::Passed) || run.lines < 10 {
                 return Err(format!("the oracle must pass on {op} as it is; its output ends\n{}", run.end()));
             }
@@ -102,7 +102,7 @@ impl Oracle {
         self.patience = (8 * longest).max(Duration::from_secs(10));
         println!("the longest silence was {:.1} s: {:.0} s is a hang", longest.as_secs_f64(), self.patience.as_secs_f64());
         let copy = crate::read(&crate::root().join("shaders/copy.wgsl"))?;
-        match self.ask(0, &copy, "nothing", ("copy", None))? {
+        match self.ask(0, &copy, "nothing", ("copy", &[]))? {
             Verdict::Failed(_) => Ok(()),
             _ => Err("the oracle takes no mutants: it was built without `--cfg gristmill_mutation`".into()),
         }
@@ -115,7 +115,7 @@ impl Oracle {
         ops.join(",")
     }
 
-    /// Runs those ops' trials (of some functions alone, if they are named) with one shader's text replaced. What hangs must do so twice: the machine may have been busy with others.
+    /// Runs those ops' trials, as far as they are wanted, with one shader's text replaced. What hangs must do so twice: the machine may have been busy with others.
     pub fn ask(&self, worker: usize, original: &str, mutant: &str, ops: Trials) -> Result<Verdict, String> {
         let run = || self.start(worker, Some([("original.wgsl", original), ("mutant.wgsl", mutant)]), ops).map(|run| run.verdict);
         match run()? {
@@ -124,7 +124,7 @@ impl Oracle {
         }
     }
 
-    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, calls): Trials) -> Result<Run, String> {
+    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, narrowed): Trials) -> Result<Run, String> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).arg("--test-threads=1").current_dir(crate::root());
         command.envs([
@@ -141,10 +141,10 @@ impl Oracle {
             ("RUST_BACKTRACE", "0"),
         ]);
         command.env_remove("GRISTMILL_MUTATION");
-        match calls {
-            Some(calls) => command.env("GRISTMILL_TEST_CALLS", calls),
-            None => command.env_remove("GRISTMILL_TEST_CALLS"),
-        };
+        for name in ["GRISTMILL_TEST_CALLS", "GRISTMILL_TEST_KERNEL", "GRISTMILL_TEST_SUITES"] {
+            command.env_remove(name);
+        }
+        command.envs(narrowed.iter().copied());
         if let Some(files) = mutation {
             let folder = self.folder.join(format!("mutant-{worker}"));
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::support::bounds;
 use crate::support::compare::compare;
-use crate::support::devices::{Level, Subject, only};
+use crate::support::devices::{Level, Subject, kernel, only};
 use crate::support::input::{Form, Host, Random};
 use crate::support::reference::{self, broadcast};
 use crate::support::runner::{Case, Expected, check, same_on_any_threads, sample, trial, trials};
@@ -211,12 +211,16 @@ fn ways(device: &Device, level: Level) -> Vec<Way> {
     #[cfg(feature = "gpu")]
     if let Some(caps) = device.caps() {
         // What is for cards takes drivers of the smoke subset up to half a minute to compile: `exact` has it, once.
-        let kernels = ["attention_direct", "attention_decode", "attention"];
-        let kernels = &kernels[..if level == Level::Smoke { 2 } else { 3 }];
+        let kernels = ["attention_direct", "attention_decode", "attention", "attention_subgroups"];
+        let asked = kernel();
+        let kernels = match &asked {
+            Some(name) => &[name.as_str()][..],
+            None => &kernels[..if level == Level::Smoke { 2 } else { 4 }],
+        };
         let all = kernels.iter().filter_map(|name| gristmill::ops::kernels().iter().find(|kernel| kernel.name == *name));
         return all
             .flat_map(|kernel| {
-                let able = kernel.tunes.iter().filter(|tune| ops::attention::gpu::fits(caps, tune).is_ok());
+                let able = kernel.tunes.iter().filter(|tune| ops::attention::gpu::fits(caps, kernel, tune).is_ok());
                 // One of each where every one compiles for long.
                 able.take(if level == Level::Smoke { 1 } else { usize::MAX }).map(|tune| {
                     let size = |name: &str| tune.get(name).map(|size| size as usize);

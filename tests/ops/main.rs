@@ -6,6 +6,8 @@
 //! For the mutation run, which starts it a thousand times:
 //! - `GRISTMILL_TEST_ONLY=NAME`: on no device but the first whose name begins with that; no other is opened.
 //! - `GRISTMILL_TEST_OPS=copy,cast`: no trials but those of these files, in this order.
+//! - `GRISTMILL_TEST_SUITES=masks,pairs`: of those files no trials but these.
+//! - `GRISTMILL_TEST_KERNEL=attention_decode`: that kernel alone, where its op has a choice.
 //! - `GRISTMILL_TEST_FAIL_FAST=1`: the smoke subset first, then the matrix; the first failure prints `failed: …` and ends the process. Every
 //!   comparison prints a line, so that silence is a hang. Run it with `--test-threads=1`.
 
@@ -145,6 +147,9 @@ fn trials() -> (Vec<Trial>, bool) {
         let place = |trial: &Trial| subjects().iter().position(|subject| trial.name().ends_with(&format!("::{}", subject.name)));
         all.retain(|trial| place(trial).is_some());
         all.sort_by_key(place);
+    }
+    if let Ok(suites) = std::env::var("GRISTMILL_TEST_SUITES") {
+        all.retain(|trial| trial.name().split("::").nth(1).is_some_and(|suite| suites.split(',').any(|name| name == suite)));
     }
     (all, files.is_none() && only().is_none())
 }

@@ -1,4 +1,4 @@
-//! Attention on a GPU: [`ATTENTION`], FlashAttention-2 as two register-tiled products; [`ATTENTION_DECODE`] for few queries; [`ATTENTION_DIRECT`] for
+//! Attention on a GPU: [`ATTENTION`] and [`ATTENTION_SUBGROUPS`], FlashAttention-2 as two register-tiled products; [`ATTENTION_DECODE`] for few queries; [`ATTENTION_DIRECT`] for
 //! adapters that run on the CPU. All share `shaders/lib/attention.wgsl`: bindings, [`Params`], what masks and what is added to a score.
 
 use std::fmt;
@@ -69,11 +69,15 @@ const fn tile([block_q, rows, v_max, v_keys]: [u32; 4]) -> [(&'static str, u32);
     [("BLOCK_Q", block_q), ("ROWS", rows), ("V_MAX", v_max), ("V_KEYS", v_keys)]
 }
 
+/// What is made by tiles, and how.
+const TILES: &[&str] = &[LIBS[0], LIBS[1], LIBS[2], LIBS[3], include_str!("../../../shaders/lib/attention_tiles.wgsl")];
+
 /// 64 keys a step. A tune for each size of the output's registers, and for 16 and 32 KiB of workgroup memory. Results that it does not write go
 /// through an f32 scratch.
 pub static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../../shaders/attention.wgsl"),
+    libs: TILES,
     tunes: &[
         Constants { name: "q32v64", values: &tile([32, 8, 64, 16]) },
         Constants { name: "q32v128", values: &tile([32, 8, 128, 8]) },
@@ -82,6 +86,17 @@ pub static ATTENTION: Kernel = Kernel {
         Constants { name: "q32v256", values: &tile([32, 4, 256, 4]) },
         Constants { name: "q16v512", values: &tile([16, 4, 512, 4]) },
     ],
+    ..COMMON
+};
+
+/// [`ATTENTION`], whose rows' lanes join by shuffles: three barriers a step less where a subgroup holds them.
+pub static ATTENTION_SUBGROUPS: Kernel = Kernel {
+    name: "attention_subgroups",
+    source: include_str!("../../../shaders/attention_subgroups.wgsl"),
+    libs: TILES,
+    // Not of heads beyond 128: there little of the time goes into joining.
+    tunes: ATTENTION.tunes.split_at(4).0,
+    needs: Needs::Subgroups,
     ..COMMON
 };
 
@@ -374,8 +389,17 @@ pub fn plan(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     cut(caps, problem, &|problem| uncut(caps, choice, problem))
 }
 
-/// Whether a device can run a tune of these kernels, or why not.
-pub fn fits(caps: &Caps, tune: &Constants) -> Result<(), String> {
+/// Whether a device can run a tune of one of these kernels, or why not.
+pub fn fits(caps: &Caps, kernel: &Kernel, tune: &Constants) -> Result<(), String> {
+    if kernel.needs == Needs::Subgroups {
+        let Some((least, most)) = caps.subgroups else { return Err("needs subgroup operations, which the device does not show".into()) };
+        // Workgroups are to be whole subgroups.
+        let [block_q, rows] = ["BLOCK_Q", "ROWS"].map(|name| tune.get(name).unwrap_or(1));
+        let threads = block_q / rows * 16;
+        if least < 4 || most > threads {
+            return Err(format!("has {threads} invocations for subgroups of 4 and more, and the device makes them of {least} to {most}"));
+        }
+    }
     let bytes = super::select::memory(tune);
     if bytes > caps.workgroup_bytes {
         return Err(format!("takes {bytes} bytes of workgroup memory, not {}", caps.workgroup_bytes));
@@ -387,11 +411,11 @@ pub fn fits(caps: &Caps, tune: &Constants) -> Result<(), String> {
 fn chosen(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Choice> {
     let op = super::OP;
     let (choice, _) = select(caps, problem);
-    let ours = [&ATTENTION, &ATTENTION_DIRECT, &ATTENTION_DECODE];
+    let ours = [&ATTENTION, &ATTENTION_SUBGROUPS, &ATTENTION_DIRECT, &ATTENTION_DECODE];
     let Some(pin) = pin.filter(|pin| ours.iter().any(|kernel| std::ptr::eq(*kernel, pin.kernel))) else {
         return Ok(choice);
     };
-    let serves = |tune: &&Constants| super::select::holds(tune, problem) && fits(caps, tune).is_ok();
+    let serves = |tune: &&Constants| super::select::holds(tune, problem) && fits(caps, pin.kernel, tune).is_ok();
     let tune = match Pin::tune_of(op, Some(pin), pin.kernel)? {
         Some(tune) => Some(tune),
         None if std::ptr::eq(choice.kernel, pin.kernel) => Some(choice.tune),

@@ -1,7 +1,7 @@
 //! Which kernel attends: a pure function of [`Caps`] and [`Problem`], row by row, each with its reason.
 
 use super::Problem;
-use super::gpu::{ATTENTION, ATTENTION_DECODE, ATTENTION_DIRECT, fits};
+use super::gpu::{ATTENTION, ATTENTION_DECODE, ATTENTION_DIRECT, ATTENTION_SUBGROUPS, fits};
 use crate::gpu::{AdapterKind, Caps, Constants, Kernel};
 
 /// A kernel, how it is built, and why.
@@ -41,7 +41,7 @@ impl Choice {
         match self.decodes() {
             // 64 lanes, 4 keys a slot of them, as in the shader.
             true => 4 * 64 / (self.get("D_MAX") / 8),
-            false if std::ptr::eq(self.kernel, &ATTENTION) => 64,
+            false if self.get("BLOCK_Q") > 0 => 64,
             false => 4,
         }
     }
@@ -102,8 +102,14 @@ pub(super) fn splits(caps: &Caps, problem: &Problem, choice: &Choice) -> usize {
 type Row = fn(&Caps, &Problem) -> Result<Choice, String>;
 
 /// In order of preference: the first that does not refuse.
-const ROWS: [(&str, Row); 4] =
-    [("attention_direct", direct), ("attention_decode", decode), ("attention with 64 queries", large), ("attention", tiled)];
+const ROWS: [(&str, Row); 6] = [
+    ("attention_direct", direct),
+    ("attention_decode", decode),
+    ("attention_subgroups with 64 queries", |caps, problem| large(caps, problem, &ATTENTION_SUBGROUPS)),
+    ("attention with 64 queries", |caps, problem| large(caps, problem, &ATTENTION)),
+    ("attention_subgroups", |caps, problem| tiled(caps, problem, &ATTENTION_SUBGROUPS)),
+    ("attention", |caps, problem| tiled(caps, problem, &ATTENTION)),
+];
 
 /// The choice, and what was refused before it.
 pub(super) fn select(caps: &Caps, problem: &Problem) -> (Choice, Vec<(&'static str, String)>) {
@@ -164,18 +170,19 @@ fn decode(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
     Ok(Choice { splits: splits(caps, problem, &choice), ..choice })
 }
 
-fn large(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
-    let tune = named(&ATTENTION, "q64", problem).ok_or("holds values of up to 128 columns")?;
-    fits(caps, tune)?;
+fn large(caps: &Caps, problem: &Problem, kernel: &'static Kernel) -> Result<Choice, String> {
+    let tune = named(kernel, "q64", problem).ok_or("holds values of up to 128 columns")?;
+    fits(caps, kernel, tune)?;
     if problem.seq_q() <= 32 && !problem.batch_invariant {
         return Err("would be more than half outside of the queries".into());
     }
-    Ok(Choice { kernel: &ATTENTION, tune, splits: 1, reason: "k and v are read half as often as by 32 queries; *unmeasured*" })
+    Ok(Choice { kernel, tune, splits: 1, reason: "k and v are read half as often as by 32 queries; *unmeasured*" })
 }
 
-fn tiled(_: &Caps, problem: &Problem) -> Result<Choice, String> {
-    let tune = ["q32", "q16"].iter().find_map(|part| named(&ATTENTION, part, problem)).ok_or("has no tune that holds the head")?;
-    Ok(Choice { kernel: &ATTENTION, tune, splits: 1, reason: "the smallest registers that hold a row, in 16 KiB of workgroup memory" })
+fn tiled(caps: &Caps, problem: &Problem, kernel: &'static Kernel) -> Result<Choice, String> {
+    let tune = ["q32", "q16"].iter().find_map(|part| named(kernel, part, problem)).ok_or("has no tune that holds the head")?;
+    fits(caps, kernel, tune)?;
+    Ok(Choice { kernel, tune, splits: 1, reason: "the smallest registers that hold a row, in 16 KiB of workgroup memory" })
 }
 
 #[cfg(test)]
@@ -201,7 +208,16 @@ mod tests {
     fn each_has_its_kernel() {
         let (card, small) = (caps(AdapterKind::Discrete, 32 << 10, ""), caps(AdapterKind::Integrated, 16 << 10, ""));
         let (new, old) = (caps(AdapterKind::Software, 32 << 10, "Mesa 26.1"), caps(AdapterKind::Software, 32 << 10, "Mesa 25.0"));
+        let shuffling = Caps { subgroups: Some((32, 32)), ..card.clone() };
+        // One of 64 and 128 lanes: workgroups of 64 are not whole subgroups.
+        let wide = Caps { subgroups: Some((64, 128)), ..card.clone() };
         for (caps, shape, wanted) in [
+            (&shuffling, [8, 8, 1024, 1024, 64], "attention_subgroups.q64v64x1"),
+            (&shuffling, [8, 8, 20, 1024, 128], "attention_subgroups.q32v128x1"),
+            (&shuffling, [8, 8, 1024, 1024, 200], "attention.q32v256x1"),
+            (&shuffling, [8, 8, 1, 300, 64], "attention_decode.rows4d64x1"),
+            (&wide, [8, 8, 1024, 1024, 64], "attention_subgroups.q64v64x1"),
+            (&wide, [8, 8, 20, 1024, 64], "attention.q32v64x1"),
             (&card, [8, 8, 1024, 1024, 64], "attention.q64v64x1"),
             (&card, [8, 2, 1024, 1024, 128], "attention.q64v128x1"),
             (&card, [8, 2, 20, 1024, 128], "attention.q32v128x1"),
@@ -222,7 +238,7 @@ mod tests {
             let problem = problem(shape);
             let (choice, _) = select(caps, &problem);
             assert_eq!(name(&choice), wanted, "{shape:?}");
-            assert!(holds(choice.tune, &problem) && fits(caps, choice.tune).is_ok());
+            assert!(holds(choice.tune, &problem) && fits(caps, choice.kernel, choice.tune).is_ok());
         }
     }
 
@@ -236,7 +252,11 @@ mod tests {
                     for batch_invariant in [false, true] {
                         let problem = Problem { batch_invariant, ..problem([4, 2, seq_q, seq_k, dim]) };
                         let (choice, _) = select(&caps, &problem);
-                        assert!(holds(choice.tune, &problem) && fits(&caps, choice.tune).is_ok(), "{dim}: {}", name(&choice));
+                        assert!(
+                            holds(choice.tune, &problem) && fits(&caps, choice.kernel, choice.tune).is_ok(),
+                            "{dim}: {}",
+                            name(&choice)
+                        );
                         assert!(choice.splits * choice.chunk(&problem) >= seq_k && (choice.splits - 1) * choice.chunk(&problem) < seq_k);
                     }
                 }

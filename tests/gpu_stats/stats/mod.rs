@@ -21,7 +21,7 @@ pub const FAMILIES: [&str; 3] = ["navi21", "navi31", "vega10"];
 
 /// Whether cards of a family can run a spec: of these RDNA3 has cooperative matrices, of 16.
 pub fn offers(family: &str, kernel: &Kernel, spec: &Spec) -> bool {
-    kernel.needs == Needs::Nothing || family.starts_with("navi3") && spec.get("COOP") == 16
+    kernel.needs != Needs::Matrices || family.starts_with("navi3") && spec.get("COOP") == 16
 }
 
 /// Set for a process that is to answer jobs.

@@ -34,6 +34,11 @@ pub fn calls() -> Option<String> {
     std::env::var("GRISTMILL_TEST_CALLS").ok()
 }
 
+/// `GRISTMILL_TEST_KERNEL`: where its op has a choice, this alone is run.
+pub fn kernel() -> Option<String> {
+    std::env::var("GRISTMILL_TEST_KERNEL").ok()
+}
+
 /// `GRISTMILL_TEST_FAIL_FAST`.
 pub fn fail_fast() -> bool {
     std::env::var("GRISTMILL_TEST_FAIL_FAST").is_ok_and(|value| value == "1")
@@ -66,6 +71,11 @@ pub fn subjects() -> &'static [Subject] {
     SUBJECTS.get_or_init(|| {
         let cpu = Subject::new("cpu".into(), Ok(Device::cpu()), level());
         let mut all: Vec<Subject> = std::iter::once(cpu).chain(gpus()).filter(|subject| is_wanted(&subject.name)).collect();
+        #[cfg(feature = "gpu")]
+        if let Some(name) = kernel() {
+            let kernel = *gristmill::ops::kernels().iter().find(|k| k.name == name).expect("GRISTMILL_TEST_KERNEL: a kernel of that name");
+            all.iter_mut().for_each(|subject| subject.device = subject.device.clone().map(|device| device.pinned(kernel)));
+        }
         if only().is_some() {
             all.truncate(1);
         }
