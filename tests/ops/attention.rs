@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::support::bounds;
 use crate::support::compare::compare;
-use crate::support::devices::{Level, Subject, kernel, only};
+use crate::support::devices::{Level, Subject, only};
 use crate::support::input::{Form, Host, Random};
 use crate::support::reference::{self, broadcast};
 use crate::support::runner::{Case, Expected, check, same_on_any_threads, sample, trial, trials};
@@ -212,7 +212,7 @@ fn ways(device: &Device, level: Level) -> Vec<Way> {
     if let Some(caps) = device.caps() {
         // What is for cards takes drivers of the smoke subset up to half a minute to compile: `exact` has it, once.
         let kernels = ["attention_direct", "attention_decode", "attention", "attention_subgroups"];
-        let asked = kernel();
+        let asked = crate::support::devices::kernel();
         let kernels = match &asked {
             Some(name) => &[name.as_str()][..],
             None => &kernels[..if level == Level::Smoke { 2 } else { 4 }],

@@ -35,6 +35,7 @@ pub fn calls() -> Option<String> {
 }
 
 /// `GRISTMILL_TEST_KERNEL`: where its op has a choice, this alone is run.
+#[cfg(feature = "gpu")]
 pub fn kernel() -> Option<String> {
     std::env::var("GRISTMILL_TEST_KERNEL").ok()
 }
