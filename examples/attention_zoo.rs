@@ -6,7 +6,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use gristmill::{Device, Tensor, ops};
-use ops::{Align, Attention, Axes, Dropout, Scores, Window, attention, attention_with_lse, attention_with_scores, merge_attention};
+use ops::{Align, Attention, AttentionRope, Axes, Dropout, Rope, RopeFrequencies, RopeTable, Scores, Window};
+use ops::{attention, attention_with_lse, attention_with_scores, merge_attention};
 use plotters::prelude::*;
 
 const SEQ: usize = 12;
@@ -86,6 +87,11 @@ fn others(device: &Device) -> gristmill::Result<()> {
     let soft = Attention { scale: Some(0.2), softcap: Some(30.0), ..Default::default() };
     let out = attention(&q, &k, &v, &soft)?;
     show("scale and softcap", &out);
+
+    let table = RopeTable::new(device, &RopeFrequencies::new(10_000.0, 64), 0..SEQ as u32)?;
+    let rope = AttentionRope { table: &table, q: Some(Rope::default()), k: Some(Rope::default()) };
+    let out = attention(&q, &k, &v, &Attention { causal: true, rope: Some(rope), ..Default::default() })?;
+    show("rotary positions of q and k", &out);
 
     let dropout = Dropout { probability: 0.1, seed: 7, offset: 0 };
     let out = attention(&q, &k, &v, &Attention { dropout: Some(dropout), ..Default::default() })?;

@@ -59,7 +59,7 @@ pub mod unary;
 pub mod where_cond;
 
 pub use attention::{
-    Align, Attention, Axes, Dropout, Scores, Window, attention, attention_into, attention_with_lse, attention_with_lse_into,
+    Align, Attention, AttentionRope, Axes, Dropout, Scores, Window, attention, attention_into, attention_with_lse, attention_with_lse_into,
     attention_with_scores,
 };
 pub use binary::{

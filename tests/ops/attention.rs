@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use DType::{BF16, F16, F32};
-use gristmill::ops::{self, Align, Attention, Axes, Dropout, Window};
+use gristmill::ops::{self, Align, Attention, AttentionRope, Axes, Dropout, Rope, RopeFrequencies, RopeStyle, RopeTable, Window};
 use gristmill::{DType, Device, Tensor};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
@@ -86,6 +86,8 @@ struct Shape {
     lens: Option<Vec<u32>>,
     dropout: Option<Dropout>,
     axes: Axes,
+    /// Whether q and k are to be turned: `turns` compares that with turning them before.
+    rope: bool,
     /// Of out, q, k with v, bias (and slopes and sinks).
     dtypes: [DType; 4],
 }
@@ -112,6 +114,7 @@ impl Default for Shape {
             lens: None,
             dropout: None,
             axes: Axes::HeadsFirst,
+            rope: false,
             dtypes: [F32; 4],
         }
     }
@@ -192,6 +195,7 @@ fn options<'a>(shape: &Shape, t: &'a [Tensor]) -> Attention<'a> {
         kv_lens: input(4),
         dropout: shape.dropout,
         axes: shape.axes,
+        rope: None,
     }
 }
 
@@ -823,6 +827,7 @@ const OPTIONS: &[Option_] = &[
     ("kv_lens", |shape| shape.lens = Some(vec![40, 11])),
     ("dropout", |shape| shape.dropout = Some(Dropout { probability: 0.4, seed: 0x1234_5678_9abc, offset: 7 })),
     ("axes", |shape| shape.axes = Axes::SeqFirst),
+    ("rope", |shape| shape.rope = true),
 ];
 
 /// The cells of the table in the docs: of two options, `yes` or the error.
@@ -874,8 +879,15 @@ fn pairs(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
             let mut shape = Shape { batch: 2, heads: 4, kv_heads: 2, seq_q: 37, seq_k: 45, head_dim: 24, v_dim: 20, ..Shape::default() };
             set_one(&mut shape);
             set_other(&mut shape);
-            let case = case(&mut random, shape);
             let fail = |text: String| format!("{one} with {other}, by {}: {text}", way.name);
+            if shape.rope {
+                if cell != "yes" {
+                    return Err(format!("{one} with {other} is {cell} in the docs, and no test knows that"));
+                }
+                turns(&mut random, &way.device, &shape).map_err(fail)?;
+                continue;
+            }
+            let case = case(&mut random, shape);
             if cell == "yes" {
                 check(OP, &subject.name, &way.device, &case, false).map_err(fail)?;
                 continue;
@@ -889,6 +901,43 @@ fn pairs(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// Turned by the call, `q` and `k` give what they give when turned before it, bit for bit: both results, and the scores.
+fn turns(random: &mut Random, device: &Device, shape: &Shape) -> Result<(), String> {
+    let inputs = inputs(random, shape);
+    let hosts = inputs.iter().map(|host| host.place(device, Form::Gaps)).collect::<Result<Vec<_>, _>>()?;
+    let run = || -> gristmill::Result<()> {
+        // Of 24 columns 16 turn, every batch of the queries at positions of its own.
+        let table = RopeTable::new(device, &RopeFrequencies::new(10_000.0, 16), 0..100)?;
+        let positions: Vec<u32> = (0..shape.batch * shape.seq_q).map(|i| (i * 7 % 90) as u32).collect();
+        let positions = Tensor::from_slice(device, &positions, &[shape.batch, shape.seq_q])?;
+        let for_q = Rope { style: RopeStyle::Interleaved, positions: Some(&positions), ..Default::default() };
+        let for_k = Rope { style: RopeStyle::Interleaved, offset: 3, ..Default::default() };
+        let heads_first = |t: &Tensor| if shape.axes == Axes::SeqFirst { t.transpose(1, 2) } else { Ok(t.clone()) };
+        for (q, k) in [(Some(for_q), Some(for_k)), (Some(for_q), None), (None, Some(for_k)), (None, None)] {
+            let turned = |t: &Tensor, by: Option<Rope>| match by {
+                Some(by) => heads_first(&ops::rope(&heads_first(t)?, &table, &by)?),
+                None => Ok(t.clone()),
+            };
+            let before = [turned(&hosts[0], q)?, turned(&hosts[1], k)?];
+            let plain = options(shape, &hosts);
+            let options = Attention { rope: Some(AttentionRope { table: &table, q, k }), ..plain };
+            let (got, lse) = ops::attention_with_lse(&hosts[0], &hosts[1], &hosts[2], &options)?;
+            let (want, want_lse) = ops::attention_with_lse(&before[0], &before[1], &hosts[2], &plain)?;
+            let bytes = |t: &Tensor| Host::of(t).map(|host| host.bytes);
+            assert_eq!(bytes(&got), bytes(&want), "q turns {}, k {}", q.is_some(), k.is_some());
+            assert_eq!(bytes(&lse), bytes(&want_lse), "the logarithms; q turns {}, k {}", q.is_some(), k.is_some());
+            if shape.dropout.is_none() {
+                let scores = ops::Scores::Masked;
+                let (_, got) = ops::attention_with_scores(&hosts[0], &hosts[1], &hosts[2], &options, scores)?;
+                let (_, want) = ops::attention_with_scores(&before[0], &before[1], &hosts[2], &plain, scores)?;
+                assert_eq!(bytes(&got), bytes(&want), "the scores; q turns {}, k {}", q.is_some(), k.is_some());
+            }
+        }
+        Ok(())
+    };
+    run().map_err(|error| error.to_string())
 }
 
 /// By name: one key, more queries than keys, a window of none, a batch without keys, lengths past the end, short masks, many keys, offsets far off.
@@ -1198,6 +1247,7 @@ fn random(subject: &Subject, device: &Device, level: Level) -> Result<(), String
             lens: (random.below(3) == 0).then(|| (0..batch).map(|_| random.below(seq_k + 4) as u32).collect()),
             dropout: (random.below(3) == 0).then(|| Dropout { probability: 0.3, seed, offset: random.below(9) as u32 }),
             axes: [Axes::HeadsFirst, Axes::SeqFirst][random.below(2)],
+            rope: false,
         };
         // As it is chosen, and by some kernel that holds the head.
         let ways = ways(device, level);

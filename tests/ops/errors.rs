@@ -62,6 +62,9 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
     let table = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 4), 0..6).map_err(|e| e.to_string())?;
     let rope = |shape: &[usize], options: ops::Rope| unit(ops::rope(&f(shape)?, &table, &options));
     let turned = ops::Rope::default();
+    let far = Some(ops::AttentionRope { table: &table, q: Some(turned), k: Some(ops::Rope { offset: 4, ..turned }) });
+    let eight = ops::RopeTable::new(device, &ops::RopeFrequencies::new(10_000.0, 8), 0..6).map_err(|e| e.to_string())?;
+    let wide = Some(ops::AttentionRope { table: &eight, q: Some(turned), k: None });
 
     type Call<'a> = (&'a str, Kind, Box<dyn Fn() -> Result<()> + 'a>);
     let calls: Vec<Call> = vec![
@@ -238,6 +241,8 @@ fn calls(subject: &Subject, device: &Device, _: Level) -> std::result::Result<()
         ("attention", Kind::DType, Box::new(|| unit(attend_with(&Attention { kv_lens: Some(&f(&[1])?), ..none })))),
         ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { kv_lens: Some(&of(DType::U32, &[2])?), ..none })))),
         ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { bias: Some(&f(&[3, 5])?), ..none })))),
+        ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { rope: far, ..none })))),
+        ("attention", Kind::Shape, Box::new(|| unit(attend_with(&Attention { rope: wide, ..none })))),
         ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { softcap: Some(0.0), ..none })))),
         ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { align: ops::Align::Offset(i64::MIN), ..none })))),
         ("attention", Kind::Argument, Box::new(|| unit(attend_with(&Attention { dropout: Some(certain), ..none })))),

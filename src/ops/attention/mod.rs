@@ -10,7 +10,7 @@ mod select;
 pub use scores::{Scores, attention_with_scores};
 
 use crate::error::{Error, Result};
-use crate::ops::{self, Op};
+use crate::ops::{self, Op, Rope, RopeTable, rope};
 use crate::{DType, Layout, Tensor};
 
 const OP: &str = "attention";
@@ -66,23 +66,52 @@ pub enum Axes {
     SeqFirst,
 }
 
+/// Rotary positions of `q` and `k` ([`rope`](crate::ops::rope())), which are turned before they meet.
+///
+/// Each is turned once, into memory of the call's own and the operand's type, before the kernel runs; the result has the bits that `rope` and then
+/// `attention` give. A kernel that turned what it loads would turn each key once more for every 32 or 64 queries.
+///
+/// ```
+/// use gristmill::{Device, Tensor, ops};
+/// use gristmill::ops::{Attention, AttentionRope, Rope, RopeFrequencies, RopeTable};
+///
+/// let device = Device::cpu();
+/// let table = RopeTable::new(&device, &RopeFrequencies::new(10_000.0, 64), 0..128)?;
+/// // The 40 keys of a cache have been turned; the query is at the last of them.
+/// let (q, cache) = (Tensor::full(&device, 0.5f32, &[1, 8, 1, 64])?, Tensor::full(&device, 0.5f32, &[1, 2, 40, 64])?);
+/// let rope = AttentionRope { table: &table, q: Some(Rope { offset: 39, ..Default::default() }), k: None };
+/// let out = ops::attention(&q, &cache, &cache, &Attention { rope: Some(rope), ..Default::default() })?;
+/// assert_eq!(out.shape(), [1, 8, 1, 64]);
+/// # Ok::<(), gristmill::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionRope<'a> {
+    /// The angles of each position.
+    pub table: &'a RopeTable,
+    /// Where the queries stand and which of their elements are pairs; `None` leaves them as they are.
+    pub q: Option<Rope<'a>>,
+    /// The same of the keys, all that `k` has; `None` for keys that have been turned, as those of a cache.
+    pub k: Option<Rope<'a>>,
+}
+
 /// Options of [`attention`]. All of them combine, but for a window to the right with causal masking, which hides all that is there:
 ///
-/// | with | `causal` | `align` | `window.left` | `window.right` | `scale` | `softcap` | `mask` | `bias` | `alibi` | `sinks` | `kv_lens` | `dropout` | `axes` |
-/// |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
-/// | `causal` | yes |  |  |  |  |  |  |  |  |  |  |  |  |
-/// | `align` | yes | yes |  |  |  |  |  |  |  |  |  |  |  |
-/// | `window.left` | yes | yes | yes |  |  |  |  |  |  |  |  |  |  |
-/// | `window.right` | `Error::Argument` | yes | yes | yes |  |  |  |  |  |  |  |  |  |
-/// | `scale` | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |  |
-/// | `softcap` | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |
-/// | `mask` | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |
-/// | `bias` | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |
-/// | `alibi` | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |
-/// | `sinks` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |
-/// | `kv_lens` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |
-/// | `dropout` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |
-/// | `axes` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+/// | with | `causal` | `align` | `window.left` | `window.right` | `scale` | `softcap` | `mask` | `bias` | `alibi` | `sinks` | `kv_lens` | `dropout` | `axes` | `rope` |
+/// |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+/// | `causal` | yes |  |  |  |  |  |  |  |  |  |  |  |  |  |
+/// | `align` | yes | yes |  |  |  |  |  |  |  |  |  |  |  |  |
+/// | `window.left` | yes | yes | yes |  |  |  |  |  |  |  |  |  |  |  |
+/// | `window.right` | `Error::Argument` | yes | yes | yes |  |  |  |  |  |  |  |  |  |  |
+/// | `scale` | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |  |  |
+/// | `softcap` | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |  |
+/// | `mask` | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |  |
+/// | `bias` | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |  |
+/// | `alibi` | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |  |
+/// | `sinks` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |  |
+/// | `kv_lens` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |  |
+/// | `dropout` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |  |
+/// | `axes` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |  |
+/// | `rope` | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 ///
 /// What masks adds up: a key is seen if `causal`, `window`, `kv_lens`, `mask` and `bias` all let it be. `softcap` comes before what is added. Every pair holds
 /// for the logarithms of the sums ([`attention_with_lse`]) too.
@@ -115,6 +144,8 @@ pub struct Attention<'a> {
     pub dropout: Option<Dropout>,
     /// The order of the axes.
     pub axes: Axes,
+    /// Rotary positions.
+    pub rope: Option<AttentionRope<'a>>,
 }
 
 /// A checked call, all of it [batch, heads, seq, dim]. `mask` and `bias` are broadcast to [batch, heads, seq_q, seq_k].
@@ -326,8 +357,61 @@ struct Call<'a> {
     /// Of the result, in the caller's order of axes.
     dims: Vec<usize>,
     axes: Axes,
-    /// Without `out` and `lse`.
+    rope: Option<AttentionRope<'a>>,
+    /// Without `out` and `lse`, and with `q` and `k` as they came.
     problem: Problem,
+}
+
+/// The first keys of [batch, heads, seq, dim].
+fn narrowed(layout: &Layout, seq_k: usize) -> Layout {
+    layout.narrow(2, 0, seq_k).unwrap_or(*layout)
+}
+
+impl Axes {
+    /// The view that is [batch, heads, seq, …].
+    fn heads_first(self, tensor: &Tensor) -> Result<Tensor> {
+        match self {
+            Axes::HeadsFirst => Ok(tensor.clone()),
+            Axes::SeqFirst => tensor.transpose(1, 2),
+        }
+    }
+}
+
+/// `q` or `k`, and how it turns.
+struct Turn<'a> {
+    /// 0 for `q`, 1 for `k`.
+    input: usize,
+    x: ops::Named<'a>,
+    axes: Axes,
+    table: &'a RopeTable,
+    options: Rope<'a>,
+}
+
+impl Turn<'_> {
+    fn check(&self) -> Result<()> {
+        rope::check_call(&self.axes.heads_first(self.x.1)?, self.table, &self.options).map_err(|error| self.explained(error))
+    }
+
+    fn run(&self) -> Result<Tensor> {
+        ops::rope(&self.axes.heads_first(self.x.1)?, self.table, &self.options).map_err(|error| self.explained(error))
+    }
+
+    /// An error of `rope` as one of this call.
+    fn explained(&self, mut error: Error) -> Error {
+        let name = self.x.0;
+        match &mut error {
+            Error::Argument { op, argument, problem, .. } => {
+                *problem = format!("of {name} has {argument} that {problem}");
+                (*op, *argument) = (OP, "rope");
+            }
+            Error::Shape { op, operands, .. } | Error::DType { op, operands, .. } | Error::Device { op, operands } => {
+                *op = OP;
+                operands.iter_mut().filter(|operand| operand.name == "x").for_each(|operand| operand.name = name);
+            }
+            _ => {}
+        }
+        error
+    }
 }
 
 /// A layout as [batch, heads, seq, …].
@@ -407,7 +491,6 @@ impl<'a> Call<'a> {
         };
         // Of heads alone, the same in every batch.
         let per_head = |name, tensor| Ok::<_, Error>(over(name, tensor, &[heads])?.and_then(|layout| layout.broadcast_to(&[batch, heads])));
-        let narrowed = |layout: &Layout| layout.narrow(2, 0, seq_k).unwrap_or(*layout);
         let (place, from_end) = match options.align {
             Align::TopLeft => (0, false),
             Align::BottomRight if options.kv_lens.is_some() => (-(seq_q as i64), true),
@@ -415,7 +498,7 @@ impl<'a> Call<'a> {
             Align::Offset(offset) => (offset, false),
         };
         let side = |side: Option<usize>| side.and_then(|n| i64::try_from(n).ok()).filter(|&n| n < ALL).unwrap_or(ALL);
-        let default = Problem::new([q.dtype(), q.dtype(), k.dtype(), v.dtype()], ql, ql, narrowed(&kl), narrowed(&vl));
+        let default = Problem::new([q.dtype(), q.dtype(), k.dtype(), v.dtype()], ql, ql, narrowed(&kl, seq_k), narrowed(&vl, seq_k));
         let dtype_of = |tensor: Option<&Tensor>| tensor.map_or(DType::F32, Tensor::dtype);
         let problem = Problem {
             dtypes: [q.dtype(), q.dtype(), k.dtype(), v.dtype(), dtype_of(options.bias), dtype_of(options.alibi), dtype_of(options.sinks)],
@@ -438,7 +521,9 @@ impl<'a> Call<'a> {
             Axes::HeadsFirst => vec![batch, heads, seq_q, vs[3]],
             Axes::SeqFirst => vec![batch, seq_q, heads, vs[3]],
         };
-        Ok(Call { inputs, dims, axes: options.axes, problem })
+        let call = Call { inputs, dims, axes: options.axes, rope: options.rope, problem };
+        call.turning().try_for_each(|turn| turn.check())?;
+        Ok(call)
     }
 
     /// Zeros of the result's shape and type.
@@ -448,6 +533,25 @@ impl<'a> Call<'a> {
 
     fn fresh(&self, dtype: DType) -> Result<Tensor> {
         ops::fresh(OP, self.inputs[0].1.device(), dtype, &self.dims)
+    }
+
+    /// What is to be turned.
+    fn turning(&self) -> impl Iterator<Item = Turn<'a>> {
+        let (qk, axes) = ([self.inputs[0], self.inputs[1]], self.axes);
+        self.rope.into_iter().flat_map(move |rope| {
+            let both = [rope.q, rope.k].into_iter().enumerate();
+            both.filter_map(move |(input, options)| Some(Turn { input, x: qk[input], axes, table: rope.table, options: options? }))
+        })
+    }
+
+    /// [`q`, `k`], [batch, heads, seq, head_dim], turned where that was asked for.
+    fn turned(&self) -> Result<[Tensor; 2]> {
+        let mut both = [self.inputs[0].1, self.inputs[1].1].map(|tensor| self.axes.heads_first(tensor));
+        for turn in self.turning() {
+            both[turn.input] = turn.run();
+        }
+        let [q, k] = both;
+        Ok([q?, k?])
     }
 
     fn run(mut self, out: &mut Tensor, lse: Option<&mut Tensor>) -> Result<()> {
@@ -470,7 +574,13 @@ impl<'a> Call<'a> {
         self.problem.out = *out.layout();
         self.problem.dtypes[0] = out.dtype();
         self.problem.lse = lse.map(|lse| *lse.layout());
-        let tensors: Vec<&Tensor> = self.inputs.iter().map(|(_, t)| *t).collect();
+        let mut tensors: Vec<&Tensor> = self.inputs.iter().map(|(_, t)| *t).collect();
+        let turned = if self.rope.is_some() { Some(self.turned()?) } else { None };
+        if let Some([q, k]) = &turned {
+            let seq_k = self.problem.seq_k();
+            (self.problem.q, self.problem.k) = (*q.layout(), narrowed(k.layout(), seq_k));
+            (tensors[0], tensors[1]) = (q, k);
+        }
         ops::run_both(&self.problem, out, lse, &tensors)
     }
 }

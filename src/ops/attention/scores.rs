@@ -1,6 +1,6 @@
 //! Attention in separate steps, for those who ask for the scores: made of other ops, so that each step is one that can be read.
 
-use super::{Attention, Axes, Call, OP};
+use super::{Attention, Call, OP};
 use crate::error::{Error, Result};
 use crate::ops::{self, Matmul, Softmax};
 use crate::{DType, Tensor};
@@ -45,8 +45,7 @@ pub fn attention_with_scores(q: &Tensor, k: &Tensor, v: &Tensor, options: &Atten
         return Err(Error::Argument { op: OP, argument: "dropout", problem, help: "ask for the scores without it" });
     }
     let device = q.device();
-    let turned = |t: &Tensor| if options.axes == Axes::SeqFirst { t.transpose(1, 2) } else { Ok(t.clone()) };
-    let (q, k, v) = (turned(q)?, turned(k)?, turned(v)?);
+    let ([q, k], v) = (call.turned()?, options.axes.heads_first(v)?);
     let (batch, heads, seq_q, head_dim) = (q.shape()[0], q.shape()[1], q.shape()[2], q.shape()[3]);
     let (kv_heads, seq_k, v_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
     let all = [batch, heads, seq_q, seq_k];
@@ -75,7 +74,7 @@ pub fn attention_with_scores(q: &Tensor, k: &Tensor, v: &Tensor, options: &Atten
     let grouped = |t: &Tensor, last: usize| t.reshape(&[batch, kv_heads, group, seq_q, last]);
     let value = ops::matmul(&grouped(&weights, seq_k)?, &v.unsqueeze(2)?, &Matmul { dtype: Some(out.dtype()), ..Default::default() })?;
     let value = value.reshape(&[batch, heads, seq_q, v_dim])?;
-    ops::copy_into(&mut out, &turned(&value)?)?;
+    ops::copy_into(&mut out, &options.axes.heads_first(&value)?)?;
     Ok((out, kept.unwrap_or(weights)))
 }
 

@@ -191,6 +191,12 @@ pub fn rope_in_place(x: &mut Tensor, table: &RopeTable, options: &Rope) -> Resul
     ops::run(&problem, x, &inputs)
 }
 
+/// The checks of [`rope`], for ops that turn an operand of theirs.
+pub(crate) fn check_call(x: &Tensor, table: &RopeTable, options: &Rope) -> Result<()> {
+    check(x, table, options)?;
+    if x.is_empty() { Ok(()) } else { in_range(table, options) }
+}
+
 /// What is read beside `x`.
 fn others<'a>(table: &'a RopeTable, options: &Rope<'a>) -> Vec<Named<'a>> {
     [("cos", table.cos()), ("sin", table.sin())].into_iter().chain(options.positions.map(|positions| ("positions", positions))).collect()
