@@ -4,7 +4,7 @@
 mod support;
 
 use gristmill::{DType, Device, Result, Tensor, ops};
-use ops::{Attention, Softmax};
+use ops::{Attention, AttentionRope, Rope, RopeFrequencies, RopeTable, Softmax};
 use support::{Group, Place, Ready, U, Variant, Work, download, normals_in, upload, variants, zeros};
 
 const HEADS: usize = 8;
@@ -19,7 +19,32 @@ fn main() {
     support::finish();
 }
 
+/// What the device chooses, and the same with `q` and `k` turned by the call.
+fn turned(place: &Place, group: &mut Group) {
+    const SEQ: usize = 512;
+    for turns in [false, true] {
+        let name = if turns { "rope" } else { "chosen" };
+        group.row(name, "f32", "1x8x512x64.causal", Work::Flops(2 * HEADS * SEQ * (SEQ + 1) * DIM), || {
+            let [q, k, v] = [1, 2, 3].map(|seed| normals_in(&place.device, DType::F32, &[1, HEADS, SEQ, DIM], seed).0);
+            let table = RopeTable::new(&place.device, &RopeFrequencies::new(10_000.0, DIM), 0..SEQ as u32).expect("a small table");
+            let causal = Attention { causal: true, ..Default::default() };
+            let all = Rope::default();
+            let before = |x: &Tensor| if turns { ops::rope(x, &table, &all).expect("heads that the table turns") } else { x.clone() };
+            let wanted = ops::attention(&before(&q), &before(&k), &v, &causal).expect("a small call");
+            let out = zeros(&place.device, DType::F32, &[1, HEADS, SEQ, DIM]);
+            let call = move |out: &mut Tensor| {
+                let rope = turns.then_some(AttentionRope { table: &table, q: Some(all), k: Some(all) });
+                ops::attention_into(out, &q, &k, &v, &Attention { rope, ..causal })
+            };
+            Ready::new(&out, call, move |out| {
+                assert_eq!(download::<f32>(out), download::<f32>(&wanted), "turned before is not turned within")
+            })
+        });
+    }
+}
+
 fn rows(place: &Place, group: &mut Group) {
+    turned(place, group);
     for (shape, queries, keys, causal) in SHAPES {
         let seen: usize = (0..queries).map(|query| if causal { query + 1 } else { keys }).sum();
         let work = if queries == 1 { Work::Bytes(8 * HEADS * DIM * (queries + keys)) } else { Work::Flops(4 * HEADS * seen * DIM) };
@@ -44,7 +69,8 @@ fn kernels(place: &Place, queries: usize) -> Vec<Variant> {
     if place.device.is_cpu() {
         return variants(place, "attention");
     }
-    let names = if queries > 1 { vec!["attention", "attention_direct"] } else { vec!["attention", "attention_direct", "attention_decode"] };
+    let mut names = vec!["attention", "attention_subgroups", "attention_direct"];
+    names.extend((queries == 1).then_some("attention_decode"));
     let all = names.into_iter().flat_map(|name| variants(place, name));
     #[cfg(feature = "gpu")]
     let all = all.filter(|variant| {

@@ -103,7 +103,11 @@ pub fn variants(place: &Place, kernel: &str) -> Vec<Variant> {
         // A pin to what cannot run would measure something else under its name.
         let able = |tune: &&'static gristmill::gpu::Constants| {
             let caps = place.device.caps().expect("a GPU");
-            kernel.needs == gristmill::gpu::Needs::Nothing || gristmill::ops::matmul::gpu::cooperates(caps, tune).is_ok()
+            match kernel.needs {
+                gristmill::gpu::Needs::Matrices => gristmill::ops::matmul::gpu::cooperates(caps, tune).is_ok(),
+                _ if kernel.name.starts_with("attention") => gristmill::ops::attention::gpu::fits(caps, kernel, tune).is_ok(),
+                _ => true,
+            }
         };
         return kernel.tunes.iter().filter(able).map(variant).collect();
     }
