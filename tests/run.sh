@@ -97,7 +97,22 @@ step fmt cargo fmt --check
 step clippy cargo clippy --all-targets --all-features -- -D warnings
 step clippy-cpu cargo clippy --all-targets --no-default-features -- -D warnings
 step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
-step test in_tree cargo test --all-features
+# The oracle on OpenGL beside the rest: a driver compiles one shader at a time in a process.
+beside() { # ON COMMAND...: cargo's tests COMMAND, but those of the oracle on OpenGL in a process of their own
+  local on=$1 other status=0 log
+  shift
+  log=$(mktemp)
+  "$on" cargo test --all-features --no-run || return
+  GRISTMILL_TEST_BACKENDS=gl "$on" cargo test --all-features --test ops >"$log" 2>&1 &
+  other=$!
+  GRISTMILL_TEST_BACKENDS=cpu,vulkan,metal,dx12 "$on" "$@" || status=$?
+  wait $other || status=$?
+  echo "== the oracle on OpenGL"
+  cat "$log"
+  rm -f "$log"
+  return $status
+}
+step test beside in_tree cargo test --all-features
 # What shuffles must not depend on the subgroups' size, 8 unless lavapipe is told otherwise: 4 and 16, on the same shaders.
 subgroups() {
   local width
@@ -108,7 +123,7 @@ subgroups() {
   done
 }
 step subgroups subgroups
-step smoke on_native cargo test --all-features --test ops --test interop --test host_copies
+step smoke beside on_native cargo test --all-features --test ops --test interop --test host_copies
 step cpu cargo test --no-default-features --features safetensors,npy
 gpu_stats() {
   on_amd cargo test --all-features --test gpu_stats || return

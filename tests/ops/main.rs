@@ -2,6 +2,7 @@
 //!
 //! One binary, so that devices are opened once. `GRISTMILL_TEST_MATRIX=smoke|quick|full` says how much, `GRISTMILL_REQUIRE_GPU=1` (or a
 //! list of backends) makes an absent adapter a failure. An op joins with a file like `copy.rs` and a line in `main`.
+//! `GRISTMILL_TEST_BACKENDS=gl` tests on no others: lavapipe compiles one shader at a time in a process, so two processes take half as long.
 //!
 //! For the mutation run, which starts it a thousand times:
 //! - `GRISTMILL_TEST_ONLY=NAME`: on no device but the first whose name begins with that; no other is opened.
@@ -33,7 +34,7 @@ mod where_cond;
 
 use libtest_mimic::{Arguments, Trial};
 
-use support::devices::{fail_fast, only, subjects};
+use support::devices::{backends, fail_fast, only, subjects};
 
 /// Comparisons that each op must have had on each device that was tested, at the least.
 /// About two thirds of what there are, in the smoke subset and else.
@@ -142,6 +143,10 @@ fn trials() -> (Vec<Trial>, bool) {
             own.into_iter().chain(FILES.iter().flat_map(|f| f.1())).collect()
         }
     };
+    if backends().is_some_and(|list| !list.split(',').any(|backend| backend == "cpu")) {
+        // The process that has the CPU has what names no device.
+        all.retain(|trial| subjects().iter().any(|subject| trial.name().ends_with(&format!("::{}", subject.name))));
+    }
     if only().is_some() {
         // Device after device, as they are listed; the trials that name none are left out.
         let place = |trial: &Trial| subjects().iter().position(|subject| trial.name().ends_with(&format!("::{}", subject.name)));

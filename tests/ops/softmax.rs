@@ -276,7 +276,8 @@ fn options(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
             let diagonals = [None, Some(Align::TopLeft), Some(Align::BottomRight), Some(Align::Offset(3))];
             for (at, causal) in diagonals.into_iter().take(if last { 4 } else { 1 }).enumerate() {
                 let mask = (i % 3 == 0).then(|| mask_of(&mut random, &dims[dims.len() - 1..]));
-                let x = random.floats(&dims).to([F32, F16, BF16][i % 3]);
+                let third = if level == Level::Smoke { F32 } else { BF16 };
+                let x = random.floats(&dims).to([F32, F16, third][i % 3]);
                 let sinks = sinks.as_ref().map(|dims| random.floats(dims).to([F16, F32, BF16][i % 3]));
                 let log = (i + at).is_multiple_of(2);
                 let call = Call::new(log, axis, 0.5, x, mask).with(causal, sinks);
@@ -297,7 +298,10 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     all.push([F16, BF16, BF16]);
     for (tune, handle, _) in handles(device, level) {
         for (i, &[out, x, mask]) in all.iter().enumerate() {
-            // In place there is one type.
+            // In place there is one type. Where a driver compiles for seconds: what differs most.
+            if level == Level::Smoke && ![[F32; 3], [F16; 3], [F32, BF16, F32]].contains(&[out, x, mask]) {
+                continue;
+            }
             if tune.contains("in_place") && out != x {
                 continue;
             }

@@ -29,6 +29,11 @@ pub fn only() -> Option<String> {
     std::env::var("GRISTMILL_TEST_ONLY").ok()
 }
 
+/// `GRISTMILL_TEST_BACKENDS`: on these alone, such as `cpu,vulkan`.
+pub fn backends() -> Option<String> {
+    std::env::var("GRISTMILL_TEST_BACKENDS").ok().filter(|list| !list.is_empty())
+}
+
 /// `GRISTMILL_TEST_CALLS`: cases of these functions alone, such as `argmax,argmin`.
 pub fn calls() -> Option<String> {
     std::env::var("GRISTMILL_TEST_CALLS").ok()
@@ -94,7 +99,8 @@ pub fn subjects() -> &'static [Subject] {
 }
 
 fn is_wanted(name: &str) -> bool {
-    only().is_none_or(|only| name.starts_with(&only))
+    let backend = name.split([':', '@']).next().unwrap_or_default();
+    only().is_none_or(|only| name.starts_with(&only)) && backends().is_none_or(|list| list.split(',').any(|wanted| wanted == backend))
 }
 
 /// The backends that must be there: `GRISTMILL_REQUIRE_GPU=1` (Vulkan), or a list such as `vulkan,gl`.
@@ -120,7 +126,7 @@ fn gpus() -> Vec<Subject> {
     let mut present = Vec::new();
     let mut open = |name: String, level: Level, options: GpuOptions| {
         // Opening takes long, also what nobody will test.
-        if only().is_none() || found.is_empty() && is_wanted(&name) {
+        if is_wanted(&name) && (only().is_none() || found.is_empty()) {
             let device = Device::gpu(&options).map_err(|error| error.to_string());
             found.push(Subject::new(name, device, level));
         }
