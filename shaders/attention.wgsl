@@ -8,6 +8,7 @@ fn highest_of_four(at: u32) -> vec4<f32> {
 
 fn join_highs(lane: u32, lane_m: u32, lane_n: u32, side: u32) {
     if OPTIONS == 1u {
+        // Others have read the scores that they kept there.
         workgroupBarrier();
     }
     put(lane_m, lane_n);

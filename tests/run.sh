@@ -73,7 +73,7 @@ if [ ${#tree[@]} -gt 0 ]; then
   lavapipe=yes
   tree+=(GRISTMILL_REQUIRE_GPU=vulkan,gl)
 else
-  uncovered+=("Mesa 26 lavapipe (test, conformance, quickstart): no tree of it, so only the adapters found here, if any")
+  uncovered+=("Mesa 26 lavapipe (test, subgroups, conformance, quickstart): no tree of it, so only the adapters found here, if any")
 fi
 if [ ${#native[@]} -gt 0 ]; then
   native+=(GRISTMILL_REQUIRE_GPU=vulkan,gl)
@@ -105,11 +105,13 @@ beside() { # ON COMMAND...: cargo's tests COMMAND, but those of the oracle on Op
   "$on" cargo test --all-features --no-run || return
   GRISTMILL_TEST_BACKENDS=gl "$on" cargo test --all-features --test ops >"$log" 2>&1 &
   other=$!
+  trap 'kill "$other" 2>/dev/null; cat "$log"; rm -f "$log"; summary' EXIT
   GRISTMILL_TEST_BACKENDS=cpu,vulkan,metal,dx12 "$on" "$@" || status=$?
   wait $other || status=$?
   echo "== the oracle on OpenGL"
   cat "$log"
   rm -f "$log"
+  trap summary EXIT
   return $status
 }
 step test beside in_tree cargo test --all-features
@@ -118,7 +120,7 @@ subgroups() {
   local width
   [ "$lavapipe" = yes ] || { echo "no lavapipe whose vectors this could choose"; return 0; }
   for width in 128 512; do
-    in_tree env LP_NATIVE_VECTOR_WIDTH=$width GRISTMILL_TEST_ONLY=vulkan: GRISTMILL_TEST_OPS=attention GRISTMILL_TEST_SUITES=blocks,exact \
+    in_tree env LP_NATIVE_VECTOR_WIDTH=$width GRISTMILL_TEST_SUBGROUPS=$((width / 32)) GRISTMILL_TEST_ONLY=vulkan: GRISTMILL_TEST_OPS=attention GRISTMILL_TEST_SUITES=blocks,exact \
       GRISTMILL_TEST_KERNEL=attention_subgroups cargo test --all-features --test ops || return
   done
 }

@@ -46,7 +46,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// The text against what the host believes: entry point, bindings, `Params`, constants, WebGPU's default limits and no features.
+/// The text against what the host believes: entry point, bindings, `Params`, constants, WebGPU's default limits, and no features but those that it says it needs.
 fn agrees(kernel: &Kernel, spec: &Spec, text: &str) -> Result<(), String> {
     let (module, _, features) = reflect::parse(text)?;
     let said: &[&str] = match kernel.needs {

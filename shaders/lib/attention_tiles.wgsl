@@ -27,7 +27,7 @@ const V_ROUNDS: u32 = V_KEYS * V_EIGHTS / THREADS;
 const CHUNK_ROW: u32 = 5u;
 const P_ROW: u32 = 17u;
 const K_AT: u32 = BLOCK_Q * CHUNK_ROW;
-// q and k, then partial maxima of four rows each (16, then 4 beside v), then the weights; beside them v.
+// q and k, then partial results of four rows each, then the weights; beside them v, and before it partial results too.
 const V_AT: u32 = max(K_AT + BLOCK_K * CHUNK_ROW, BLOCK_Q * P_ROW);
 
 // What little there is of it is what keeps few waves waiting: three of 64 lanes a SIMD of RDNA, of 21.5 KiB for 64 queries.

@@ -130,13 +130,6 @@ fn eight_at(row: Row, i: u32) -> Eight {
     } else {
         values = Eight(x_four(row, i), x_four(row, i + 4u));
     }
-    return logits_of(row, i, values);
-}
-
-fn logits_of(row: Row, i: u32, values: Eight) -> Eight {
-    if i >= row.visible {
-        return Eight(vec4<u32>(MASKED), vec4<u32>(MASKED));
-    }
     var bias: Eight;
     if (params.has & HAS_MASK) != 0u {
         bias = mask_eight(row, i);

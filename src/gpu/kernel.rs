@@ -101,7 +101,7 @@ impl Needs {
     /// The extensions that WGSL is to enable, as naga 30 names them.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
-            // Nor of subgroups, for which naga takes no such line.
+            // Of subgroups naga takes no such line.
             Needs::Nothing | Needs::Subgroups => &[],
             Needs::Matrices => &["f16", "wgpu_cooperative_matrix"],
         }

@@ -108,6 +108,15 @@ impl Oracle {
         }
     }
 
+    /// The same of trials that are some shader's own.
+    pub fn rehearse_narrowed(&self, trials: Trials) -> Result<(), String> {
+        let run = self.start(0, None, trials)?;
+        match run.verdict {
+            Verdict::Passed if run.lines >= 10 => Ok(()),
+            _ => Err(format!("the oracle must pass on {trials:?} as it is; its output ends\n{}", run.end())),
+        }
+    }
+
     /// The quickest first.
     pub fn order(&self, ops: &[String]) -> String {
         let mut ops: Vec<&str> = ops.iter().map(String::as_str).collect();
@@ -117,14 +126,29 @@ impl Oracle {
 
     /// Runs those ops' trials, as far as they are wanted, with one shader's text replaced. What hangs must do so twice: the machine may have been busy with others.
     pub fn ask(&self, worker: usize, original: &str, mutant: &str, ops: Trials) -> Result<Verdict, String> {
-        let run = || self.start(worker, Some([("original.wgsl", original), ("mutant.wgsl", mutant)]), ops).map(|run| run.verdict);
+        let run = || {
+            let files = [("original.wgsl", original), ("mutant.wgsl", mutant)];
+            let verdict = self.start(worker, Some(files), ops)?.verdict;
+            // What joins subgroups of 4 is not what joins those of 16.
+            if matches!(verdict, Verdict::Passed) && original.contains("subgroupShuffle") {
+                return self.start_wide(worker, Some(files), ops, "512").map(|run| run.verdict);
+            }
+            Ok(verdict)
+        };
         match run()? {
             Verdict::Hung(_) => run(),
             verdict => Ok(verdict),
         }
     }
 
-    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, narrowed): Trials) -> Result<Run, String> {
+    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, trials: Trials) -> Result<Run, String> {
+        // Four lanes a vector instead of eight: fewer run in step, so more barriers matter. Only in eight are there cooperative matrices.
+        let matrices = mutation.is_some_and(|[(_, original), _]| original.contains("coop"));
+        self.start_wide(worker, mutation, trials, if matrices { "256" } else { "128" })
+    }
+
+    /// On vectors of so many bits.
+    fn start_wide(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, narrowed): Trials, bits: &str) -> Result<Run, String> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).arg("--test-threads=1").current_dir(crate::root());
         command.envs([
@@ -136,8 +160,7 @@ impl Oracle {
             // Mutants would fill the cache, and several run at once.
             ("MESA_SHADER_CACHE_DISABLE", "true"),
             ("LP_NUM_THREADS", "1"),
-            // Four lanes a vector instead of eight: fewer run in step, so more barriers matter. Only in eight are there cooperative matrices.
-            ("LP_NATIVE_VECTOR_WIDTH", if mutation.is_some_and(|[(_, original), _]| original.contains("coop")) { "256" } else { "128" }),
+            ("LP_NATIVE_VECTOR_WIDTH", bits),
             ("RUST_BACKTRACE", "0"),
         ]);
         command.env_remove("GRISTMILL_MUTATION");

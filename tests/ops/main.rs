@@ -7,7 +7,7 @@
 //! For the mutation run, which starts it a thousand times:
 //! - `GRISTMILL_TEST_ONLY=NAME`: on no device but the first whose name begins with that; no other is opened.
 //! - `GRISTMILL_TEST_OPS=copy,cast`: no trials but those of these files, in this order.
-//! - `GRISTMILL_TEST_SUITES=masks,pairs`: of those files no trials but these.
+//! - `GRISTMILL_TEST_SUITES=masks,pairs`: of those files no trials but these, in this order.
 //! - `GRISTMILL_TEST_KERNEL=attention_decode`: that kernel alone, where its op has a choice.
 //! - `GRISTMILL_TEST_FAIL_FAST=1`: the smoke subset first, then the matrix; the first failure prints `failed: …` and ends the process. Every
 //!   comparison prints a line, so that silence is a hang. Run it with `--test-threads=1`.
@@ -143,6 +143,15 @@ fn trials() -> (Vec<Trial>, bool) {
             own.into_iter().chain(FILES.iter().flat_map(|f| f.1())).collect()
         }
     };
+    if let Ok(suites) = std::env::var("GRISTMILL_TEST_SUITES") {
+        let place = |trial: &Trial| suites.split(',').position(|name| trial.name().split("::").nth(1) == Some(name));
+        for name in suites.split(',') {
+            let known = all.iter().any(|trial| trial.name().split("::").nth(1) == Some(name));
+            assert!(known, "GRISTMILL_TEST_SUITES: no suite {name} in what GRISTMILL_TEST_OPS leaves");
+        }
+        all.retain(|trial| place(trial).is_some());
+        all.sort_by_key(place);
+    }
     if backends().is_some_and(|list| !list.split(',').any(|backend| backend == "cpu")) {
         // The process that has the CPU has what names no device.
         all.retain(|trial| subjects().iter().any(|subject| trial.name().ends_with(&format!("::{}", subject.name))));
@@ -152,9 +161,7 @@ fn trials() -> (Vec<Trial>, bool) {
         let place = |trial: &Trial| subjects().iter().position(|subject| trial.name().ends_with(&format!("::{}", subject.name)));
         all.retain(|trial| place(trial).is_some());
         all.sort_by_key(place);
-    }
-    if let Ok(suites) = std::env::var("GRISTMILL_TEST_SUITES") {
-        all.retain(|trial| trial.name().split("::").nth(1).is_some_and(|suite| suites.split(',').any(|name| name == suite)));
+        assert!(!all.is_empty(), "GRISTMILL_TEST_ONLY: no such device, or no trials on it");
     }
     (all, files.is_none() && only().is_none())
 }

@@ -64,12 +64,12 @@ const COMMON: Kernel = Kernel {
     needs: Needs::Nothing,
 };
 
-/// The constants of `attention.wgsl`.
+/// The constants of `lib/attention_tiles.wgsl`.
 const fn tile([block_q, rows, v_max, v_keys]: [u32; 4]) -> [(&'static str, u32); 4] {
     [("BLOCK_Q", block_q), ("ROWS", rows), ("V_MAX", v_max), ("V_KEYS", v_keys)]
 }
 
-/// What is made by tiles, and how.
+/// Of the kernels that work by tiles.
 const TILES: &[&str] = &[LIBS[0], LIBS[1], LIBS[2], LIBS[3], include_str!("../../../shaders/lib/attention_tiles.wgsl")];
 
 /// 64 keys a step. A tune for each size of the output's registers, and for 16 and 32 KiB of workgroup memory. Results that it does not write go

@@ -69,7 +69,8 @@ pub enum Axes {
 /// Rotary positions of `q` and `k` ([`rope`](crate::ops::rope())), which are turned before they meet.
 ///
 /// Each is turned once, into memory of the call's own and the operand's type, before the kernel runs; the result has the bits that `rope` and then
-/// `attention` give. A kernel that turned what it loads would turn each key once more for every 32 or 64 queries.
+/// `attention` give. A kernel that turned what it loads would turn each key once more for every 32 or 64 queries. What is refused, and what becomes of positions past
+/// the table, is as with `rope`.
 ///
 /// ```
 /// use gristmill::{Device, Tensor, ops};
@@ -90,7 +91,8 @@ pub struct AttentionRope<'a> {
     pub table: &'a RopeTable,
     /// Where the queries stand and which of their elements are pairs; `None` leaves them as they are.
     pub q: Option<Rope<'a>>,
-    /// The same of the keys, all that `k` has; `None` for keys that have been turned, as those of a cache.
+    /// The same of the keys; `None` for keys that have been turned, as those of a cache. All that `k` holds are turned, also those that `kv_lens` or a
+    /// short mask hides: the table has to reach so far.
     pub k: Option<Rope<'a>>,
 }
 
@@ -398,32 +400,33 @@ impl Turn<'_> {
 
     /// An error of `rope` as one of this call.
     fn explained(&self, mut error: Error) -> Error {
-        let name = self.x.0;
+        let (name, x) = self.x;
         match &mut error {
-            Error::Argument { op, argument, problem, .. } => {
+            Error::Argument { argument, problem, .. } => {
                 *problem = format!("of {name} has {argument} that {problem}");
-                (*op, *argument) = (OP, "rope");
+                *argument = "rope";
             }
-            Error::Shape { op, operands, .. } | Error::DType { op, operands, .. } | Error::Device { op, operands } => {
-                *op = OP;
-                operands.iter_mut().filter(|operand| operand.name == "x").for_each(|operand| operand.name = name);
+            Error::Shape { problem, .. } => *problem = format!("in the rope of {name}, {problem}"),
+            _ => {}
+        }
+        match &mut error {
+            Error::Shape { operands, .. } | Error::DType { operands, .. } | Error::Device { operands, .. } => {
+                // As the caller has it, in the order of `axes`.
+                operands.iter_mut().filter(|operand| operand.name == "x").for_each(|operand| *operand = x.operand(name));
             }
             _ => {}
         }
+        match &mut error {
+            Error::Shape { op, .. }
+            | Error::Argument { op, .. }
+            | Error::DType { op, .. }
+            | Error::Device { op, .. }
+            | Error::TooLarge { op, .. }
+            | Error::OutOfMemory { op, .. } => *op = OP,
+            // The device failed: where, it says itself.
+            _ => {}
+        }
         error
-    }
-}
-
-/// A layout as [batch, heads, seq, …].
-fn heads_first(layout: &Layout, axes: Axes) -> Result<Layout> {
-    match axes {
-        Axes::HeadsFirst => Ok(*layout),
-        Axes::SeqFirst => layout.transpose(1, 2).ok_or_else(|| Error::Argument {
-            op: OP,
-            argument: "axes",
-            problem: "is for [batch, seq, heads, dim]".into(),
-            help: "give 4 axes",
-        }),
     }
 }
 
@@ -445,7 +448,7 @@ impl<'a> Call<'a> {
         if let Some((name, _)) = qkv.iter().find(|(_, t)| t.rank() != 4) {
             return misfit(format!("`{name}` must have 4 axes"), "give [batch, heads, seq, dim]; `unsqueeze` what is missing");
         }
-        let [ql, kl, vl] = [q, k, v].map(|t| heads_first(t.layout(), options.axes));
+        let [ql, kl, vl] = [q, k, v].map(|t| options.axes.heads_first(t).map(|t| *t.layout()));
         let (ql, kl, vl) = (ql?, kl?, vl?);
         let (qs, ks, vs) = (ql.dims(), kl.dims(), vl.dims());
         if qs[0] != ks[0] || ks[0] != vs[0] {
@@ -565,12 +568,8 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         // Views in the problem's order, since backends fill what they are given in its own.
-        let turned = |tensor: &Tensor| match self.axes {
-            Axes::HeadsFirst => Ok(None),
-            Axes::SeqFirst => tensor.transpose(1, 2).map(Some),
-        };
-        let views = (turned(out)?, lse.as_deref().map(turned).transpose()?.flatten());
-        let (out, lse) = (views.0.as_ref().unwrap_or(out), views.1.as_ref().or(lse.as_deref()));
+        let views = (self.axes.heads_first(out)?, lse.as_deref().map(|lse| self.axes.heads_first(lse)).transpose()?);
+        let (out, lse) = (&views.0, views.1.as_ref());
         self.problem.out = *out.layout();
         self.problem.dtypes[0] = out.dtype();
         self.problem.lse = lse.map(|lse| *lse.layout());

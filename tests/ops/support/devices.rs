@@ -31,7 +31,10 @@ pub fn only() -> Option<String> {
 
 /// `GRISTMILL_TEST_BACKENDS`: on these alone, such as `cpu,vulkan`.
 pub fn backends() -> Option<String> {
-    std::env::var("GRISTMILL_TEST_BACKENDS").ok().filter(|list| !list.is_empty())
+    let list = std::env::var("GRISTMILL_TEST_BACKENDS").ok().filter(|list| !list.is_empty())?;
+    let known = ["cpu", "vulkan", "metal", "dx12", "gl", "webgpu"];
+    assert!(list.split(',').all(|name| known.contains(&name)), "GRISTMILL_TEST_BACKENDS={list}: give some of {known:?}");
+    Some(list)
 }
 
 /// `GRISTMILL_TEST_CALLS`: cases of these functions alone, such as `argmax,argmin`.
@@ -43,6 +46,12 @@ pub fn calls() -> Option<String> {
 #[cfg(feature = "gpu")]
 pub fn kernel() -> Option<String> {
     std::env::var("GRISTMILL_TEST_KERNEL").ok()
+}
+
+/// `GRISTMILL_TEST_SUBGROUPS`: the lanes of a subgroup that the device must show.
+#[cfg(feature = "gpu")]
+pub fn subgroups() -> Option<u32> {
+    std::env::var("GRISTMILL_TEST_SUBGROUPS").ok().map(|lanes| lanes.parse().expect("GRISTMILL_TEST_SUBGROUPS: a number"))
 }
 
 /// `GRISTMILL_TEST_FAIL_FAST`.
