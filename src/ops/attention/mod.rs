@@ -568,8 +568,13 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         // Views in the problem's order, since backends fill what they are given in its own.
-        let views = (self.axes.heads_first(out)?, lse.as_deref().map(|lse| self.axes.heads_first(lse)).transpose()?);
-        let (out, lse) = (&views.0, views.1.as_ref());
+        // No other handle of what is in that order: the CPU computes apart from storage that others hold.
+        let view = |tensor: &Tensor| match self.axes {
+            Axes::HeadsFirst => Ok(None),
+            Axes::SeqFirst => tensor.transpose(1, 2).map(Some),
+        };
+        let views = (view(out)?, lse.as_deref().map(view).transpose()?.flatten());
+        let (out, lse) = (views.0.as_ref().unwrap_or(out), views.1.as_ref().or(lse.as_deref()));
         self.problem.out = *out.layout();
         self.problem.dtypes[0] = out.dtype();
         self.problem.lse = lse.map(|lse| *lse.layout());
