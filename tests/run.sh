@@ -97,7 +97,7 @@ step fmt cargo fmt --check
 step clippy cargo clippy --all-targets --all-features -- -D warnings
 step clippy-cpu cargo clippy --all-targets --no-default-features -- -D warnings
 step doc env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
-# The oracle on OpenGL beside the rest: a driver compiles one shader at a time in a process.
+# The oracle on OpenGL beside the rest: trials of one backend take turns, and the threads that wait leave a core idle.
 beside() { # ON COMMAND...: cargo's tests COMMAND, but those of the oracle on OpenGL in a process of their own
   local on=$1 other status=0 log
   shift

@@ -922,19 +922,22 @@ fn turns(random: &mut Random, device: &Device, shape: &Shape) -> Result<(), Stri
             let options = Attention { rope: Some(AttentionRope { table: &table, q, k }), ..plain };
             let (got, lse) = ops::attention_with_lse(&hosts[0], &hosts[1], &hosts[2], &options)?;
             let (want, want_lse) = ops::attention_with_lse(&before[0], &before[1], &hosts[2], &plain)?;
-            let bytes = |t: &Tensor| Host::of(t).map(|host| host.bytes);
-            if bytes(&got) != bytes(&want) {
-                return Ok(Err(format!("q turns {}, k {}: not what turning before gives", q.is_some(), k.is_some())));
-            }
-            if bytes(&lse) != bytes(&want_lse) {
-                return Ok(Err(format!("the logarithms; q turns {}, k {}: not what turning before gives", q.is_some(), k.is_some())));
-            }
+            let mut pairs = vec![("result", got, want), ("logarithms", lse, want_lse)];
             if shape.dropout.is_none() {
                 let scores = ops::Scores::Masked;
                 let (_, got) = ops::attention_with_scores(&hosts[0], &hosts[1], &hosts[2], &options, scores)?;
                 let (_, want) = ops::attention_with_scores(&before[0], &before[1], &hosts[2], &plain, scores)?;
-                if bytes(&got) != bytes(&want) {
-                    return Ok(Err(format!("the scores; q turns {}, k {}: not what turning before gives", q.is_some(), k.is_some())));
+                pairs.push(("scores", got, want));
+            }
+            for (what, got, want) in pairs {
+                // As numbers: an error is no bytes.
+                let same = ops::cast(&got, F32)?
+                    .to_vec::<f32>()?
+                    .iter()
+                    .map(|x| x.to_bits())
+                    .eq(ops::cast(&want, F32)?.to_vec::<f32>()?.iter().map(|x| x.to_bits()));
+                if !same {
+                    return Ok(Err(format!("q turns {}, k {}: the {what} are not what turning before gives", q.is_some(), k.is_some())));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! One binary, so that devices are opened once. `GRISTMILL_TEST_MATRIX=smoke|quick|full` says how much, `GRISTMILL_REQUIRE_GPU=1` (or a
 //! list of backends) makes an absent adapter a failure. An op joins with a file like `copy.rs` and a line in `main`.
-//! `GRISTMILL_TEST_BACKENDS=gl` tests on no others: lavapipe compiles one shader at a time in a process, so two processes take half as long.
+//! `GRISTMILL_TEST_BACKENDS=gl` tests on no others: trials of one backend take turns, and threads that wait for one leave a core idle.
 //!
 //! For the mutation run, which starts it a thousand times:
 //! - `GRISTMILL_TEST_ONLY=NAME`: on no device but the first whose name begins with that; no other is opened.
