@@ -937,7 +937,7 @@ fn turns(random: &mut Random, device: &Device, shape: &Shape) -> Result<(), Stri
                     .map(|x| x.to_bits())
                     .eq(ops::cast(&want, F32)?.to_vec::<f32>()?.iter().map(|x| x.to_bits()));
                 if !same {
-                    return Ok(Err(format!("q turns {}, k {}: the {what} are not what turning before gives", q.is_some(), k.is_some())));
+                    return Ok(Err(format!("q turns {}, k {}: {what}: not what turning before gives", q.is_some(), k.is_some())));
                 }
             }
         }
