@@ -1,5 +1,5 @@
-// The element types: their codes, and floats of 16 bits as the bits of an f32 and back. Integer arithmetic only: exact on subnormals and
-// infinities, and rounded to nearest even, where WGSL leaves the rounding of pack2x16float open.
+// The element types: their codes, and floats of 16 bits as the bits of an f32 and back: exact on subnormals and infinities, and
+// rounded to nearest even by whole numbers, where WGSL leaves the rounding of pack2x16float and of sums open.
 
 const F32: u32 = 0u;
 const F16: u32 = 1u;
@@ -51,11 +51,9 @@ fn f32s_to_f16(bits: vec4<u32>) -> vec4<u32> {
     // A mantissa that rounds up carries into the exponent.
     let even = (magnitude >> vec4<u32>(13u)) & vec4<u32>(1u);
     let normal = ((magnitude + vec4<u32>(0xfffu) + even) >> vec4<u32>(13u)) - vec4<u32>(0x1c000u);
-    // Below 2^-14: the implicit bit is shifted in. Below 2^-25 nothing is left of it.
-    let mantissa = (magnitude & vec4<u32>(0x7fffffu)) | vec4<u32>(0x800000u);
-    let shift = min(vec4<u32>(126u) - min(magnitude >> vec4<u32>(23u), vec4<u32>(125u)), vec4<u32>(31u));
-    let half = vec4<u32>(1u) << (shift - vec4<u32>(1u));
-    let small = (mantissa + half - vec4<u32>(1u) + ((mantissa >> shift) & vec4<u32>(1u))) >> shift;
+    // Below 2^-14 it is a count of 2^-24, here in the low bits of a float: both products and sums are exact.
+    let count = round(bitcast<vec4<f32>>(magnitude) * 16777216.0) + 8388608.0;
+    let small = bitcast<vec4<u32>>(count) - vec4<u32>(0x4b000000u);
     var result = select(normal, small, magnitude < vec4<u32>(0x38800000u));
     // From 65,520 up the nearest is infinity.
     result = select(result, vec4<u32>(0x7c00u), magnitude >= vec4<u32>(0x477ff000u));

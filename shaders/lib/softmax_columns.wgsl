@@ -3,65 +3,139 @@
 // joins their states as neighbours. A lane makes a row, or two where `out` has two elements a word, which it owns then.
 // Two reads and one write an element. Needs a kernel's tunables and `column_state`, lib/softmax_row.wgsl and what that needs.
 
-// What a slice knows of a row: `share` lanes' states, joined.
-fn slice_state(row: Row, slice: u32, share: u32) -> State {
+// What a lane makes: a row, and the next where two elements of `out` share a word; else that is nothing.
+struct Rows {
+    one: Row,
+    next: Row,
+}
+
+struct States {
+    one: State,
+    next: State,
+}
+
+struct Eights {
+    one: Eight,
+    next: Eight,
+}
+
+fn rows_of(number: u32) -> Rows {
+    var rows: Rows;
+    rows.one = row_of(number);
+    if lanes(OUT_DTYPE) == 2u {
+        rows.next = row_of(number + 1u);
+    }
+    return rows;
+}
+
+// Four elements of a row and of the next, two a word. Past the end the last again.
+fn words_at(row: Row, i: u32) -> vec4<u32> {
+    let at = (row.x + min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u)) * params.x_step) / 2u;
+    return vec4<u32>(from_word(x_word(at.x)).x, from_word(x_word(at.y)).x, from_word(x_word(at.z)).x, from_word(x_word(at.w)).x);
+}
+
+// A row's elements among them. Which half that is is known, but constants here are compiled wrongly by LLVM 21 for vectors of 256 bits.
+fn halves_of(row: Row, words: vec4<u32>) -> vec4<u32> {
+    let bits = words >> vec4<u32>((row.x & 1u) * 16u);
+    return vec4<u32>(widen(X_DTYPE, bits.x), widen(X_DTYPE, bits.y), widen(X_DTYPE, bits.z), widen(X_DTYPE, bits.w));
+}
+
+fn eights_at(rows: Rows, i: u32) -> Eights {
+    var eights: Eights;
+    if lanes(OUT_DTYPE) == 1u {
+        eights.one = eight_at(rows.one, i);
+        return eights;
+    }
+    if (params.has & HAS_PAIRS) == 0u {
+        eights.one = eight_at(rows.one, i);
+        eights.next = eight_at(rows.next, i);
+        return eights;
+    }
+    let low = words_at(rows.one, i);
+    let high = words_at(rows.one, i + 4u);
+    eights.one = logits_of(rows.one, i, Eight(halves_of(rows.one, low), halves_of(rows.one, high)));
+    eights.next = logits_of(rows.next, i, Eight(halves_of(rows.next, low), halves_of(rows.next, high)));
+    return eights;
+}
+
+fn fold_both(states: States, eights: Eights) -> States {
+    var both: States;
+    both.one = fold(states.one, eights.one);
+    if lanes(OUT_DTYPE) == 2u {
+        both.next = fold(states.next, eights.next);
+    }
+    return both;
+}
+
+fn join_both(a: States, b: States) -> States {
+    var both: States;
+    both.one = join(a.one, b.one);
+    if lanes(OUT_DTYPE) == 2u {
+        both.next = join(a.next, b.next);
+    }
+    return both;
+}
+
+// What a slice knows of its rows: `share` lanes' states, joined.
+fn slice_states(rows: Rows, slice: u32, share: u32) -> States {
+    let visible = max(rows.one.visible, rows.next.visible);
     // The states of 1, 2, 4, … lanes that wait for their neighbours.
-    var s0: State;
-    var s1: State;
-    var s2: State;
-    var s3: State;
-    var s4: State;
-    var s5: State;
-    var s6: State;
-    var s7: State;
-    var state: State;
+    var s0: States;
+    var s1: States;
+    var s2: States;
+    var s3: States;
+    var s4: States;
+    var s5: States;
+    var s6: States;
+    var s7: States;
+    var states: States;
     for (var lane = 0u; lane < share; lane++) {
-        state = nothing();
-        for (var i = (slice * share + lane) * 8u; i < row.visible; i += params.lanes * 8u) {
-            state = fold(state, eight_at(row, i));
+        states = States(nothing(), nothing());
+        for (var i = (slice * share + lane) * 8u; i < visible; i += params.lanes * 8u) {
+            states = fold_both(states, eights_at(rows, i));
         }
         if (lane & 1u) == 0u {
-            s0 = state;
+            s0 = states;
             continue;
         }
-        state = join(s0, state);
+        states = join_both(s0, states);
         if (lane & 2u) == 0u {
-            s1 = state;
+            s1 = states;
             continue;
         }
-        state = join(s1, state);
+        states = join_both(s1, states);
         if (lane & 4u) == 0u {
-            s2 = state;
+            s2 = states;
             continue;
         }
-        state = join(s2, state);
+        states = join_both(s2, states);
         if (lane & 8u) == 0u {
-            s3 = state;
+            s3 = states;
             continue;
         }
-        state = join(s3, state);
+        states = join_both(s3, states);
         if (lane & 16u) == 0u {
-            s4 = state;
+            s4 = states;
             continue;
         }
-        state = join(s4, state);
+        states = join_both(s4, states);
         if (lane & 32u) == 0u {
-            s5 = state;
+            s5 = states;
             continue;
         }
-        state = join(s5, state);
+        states = join_both(s5, states);
         if (lane & 64u) == 0u {
-            s6 = state;
+            s6 = states;
             continue;
         }
-        state = join(s6, state);
+        states = join_both(s6, states);
         if (lane & 128u) == 0u {
-            s7 = state;
+            s7 = states;
             continue;
         }
-        state = join(s7, state);
+        states = join_both(s7, states);
     }
-    return state;
+    return states;
 }
 
 // An element of a row, and of the next where they share a word.
@@ -81,33 +155,27 @@ fn put(row: Row, i: u32, bits: u32, next: u32) {
 fn columns(group: u32, invocation: u32) {
     let column = invocation % COLUMNS;
     let slice = invocation / COLUMNS;
-    let number = (group * COLUMNS + column) * lanes(OUT_DTYPE);
-    let share = params.lanes / SLICES;
-    let row = row_of(number);
-    let norm = norm_of(row, column, slice, share);
-    var next: Row;
+    let rows = rows_of((group * COLUMNS + column) * lanes(OUT_DTYPE));
+    let states = slice_states(rows, slice, params.lanes / SLICES);
+    let norm = norm_from(rows.one, column_state(states.one, column, slice));
     var next_norm: vec2<f32>;
     if lanes(OUT_DTYPE) == 2u {
-        next = row_of(number + 1u);
-        next_norm = norm_of(next, column, slice, share);
+        next_norm = norm_from(rows.next, column_state(states.next, column, slice));
     }
-    for (var i = slice * 8u; i < row.len; i += SLICES * 8u) {
-        let made = results(eight_at(row, i), norm);
+    for (var i = slice * 8u; i < rows.one.len; i += SLICES * 8u) {
+        let eights = eights_at(rows, i);
+        let made = results(eights.one, norm);
         var other: Eight;
         if lanes(OUT_DTYPE) == 2u {
-            other = results(eight_at(next, i), next_norm);
+            other = results(eights.next, next_norm);
         }
-        put(row, i, made.low.x, other.low.x);
-        put(row, i + 1u, made.low.y, other.low.y);
-        put(row, i + 2u, made.low.z, other.low.z);
-        put(row, i + 3u, made.low.w, other.low.w);
-        put(row, i + 4u, made.high.x, other.high.x);
-        put(row, i + 5u, made.high.y, other.high.y);
-        put(row, i + 6u, made.high.z, other.high.z);
-        put(row, i + 7u, made.high.w, other.high.w);
+        put(rows.one, i, made.low.x, other.low.x);
+        put(rows.one, i + 1u, made.low.y, other.low.y);
+        put(rows.one, i + 2u, made.low.z, other.low.z);
+        put(rows.one, i + 3u, made.low.w, other.low.w);
+        put(rows.one, i + 4u, made.high.x, other.high.x);
+        put(rows.one, i + 5u, made.high.y, other.high.y);
+        put(rows.one, i + 6u, made.high.z, other.high.z);
+        put(rows.one, i + 7u, made.high.w, other.high.w);
     }
-}
-
-fn norm_of(row: Row, column: u32, slice: u32, share: u32) -> vec2<f32> {
-    return norm_from(row, column_state(slice_state(row, slice, share), column, slice));
 }

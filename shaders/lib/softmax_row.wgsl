@@ -7,6 +7,7 @@ const OUT_DTYPE: u32 = 0u;
 
 const HAS_MASK: u32 = 1u;
 const HAS_SINKS: u32 = 2u;
+const HAS_PAIRS: u32 = 4u; // words of x with an element of two neighbouring rows each
 
 struct Params {
     dims: array<vec4<u32>, 2>, // of the axes that count rows
@@ -129,6 +130,13 @@ fn eight_at(row: Row, i: u32) -> Eight {
         values = unpack(X_DTYPE, from_word(x_word(at)), from_word(x_word(at + second(X_DTYPE))));
     } else {
         values = Eight(x_four(row, i), x_four(row, i + 4u));
+    }
+    return logits_of(row, i, values);
+}
+
+fn logits_of(row: Row, i: u32, values: Eight) -> Eight {
+    if i >= row.visible {
+        return Eight(vec4<u32>(MASKED), vec4<u32>(MASKED));
     }
     var bias: Eight;
     if (params.has & HAS_MASK) != 0u {

@@ -178,7 +178,8 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
     let proven = !columns && whole && [problem.out, problem.x].iter().all(|layout| runs(layout, axis, 8, false));
     // Elements that share a word are a row's, or of two neighbouring rows.
     let shared = if columns { beside(problem) } else { Some(axis) };
-    let writes = out_dtype == F32 || proven || shared.is_some_and(|axis| runs(&problem.out, axis, 2, false));
+    let pairs = |layout: &Layout| shared.is_some_and(|axis| runs(layout, axis, 2, false));
+    let writes = out_dtype == F32 || proven || pairs(&problem.out);
     let listed = kernel.dtypes.iter().copied().find(|types| types[0] == out_dtype && (problem.in_place || types[1] == x_dtype));
     let Some(dtypes) = listed.filter(|_| writes) else {
         return through_scratch(op, caps, (&problem.out, out_dtype), F32, |out| {
@@ -239,7 +240,9 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         ahead: word(op, "the axis", limit.max(0) as usize)?,
         behind: word(op, "the queries", (-limit).max(0) as usize)?,
         scale: problem.scale,
-        has: u32::from(problem.mask.is_some()) | u32::from(problem.sinks.is_some()) << 1,
+        has: u32::from(problem.mask.is_some())
+            | u32::from(problem.sinks.is_some()) << 1
+            | u32::from(x_dtype != F32 && pairs(&problem.x)) << 2,
         log: problem.log.into(),
         pad: 0,
     };
