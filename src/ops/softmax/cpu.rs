@@ -20,19 +20,19 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
     let sunk = sinks.map(|(sinks, layout)| (sinks, starts(&layout)));
     let queries = if problem.is_causal() { dims[problem.axis - 1] } else { 1 };
     let size = out_dtype.block_bytes();
-    // `out` in slabs of len x inner; the rows of a slab interleave.
-    out.par_chunks_mut(len * inner * size).enumerate().for_each(|(slab, bytes)| {
-        let (mut row, mut bias) = (vec![0.0; len], vec![0.0; len]);
-        let mut wide = vec![0.0; if inner == 1 { 0 } else { len * inner }];
-        let mut x_starts = indices_from(&x_rows, slab * inner, inner);
-        let mut mask_starts = masked.as_ref().map(|(_, _, rows)| indices_from(rows, slab * inner, inner));
-        let mut sinks_starts = sunk.as_ref().map(|(_, rows)| indices_from(rows, slab * inner, inner));
-        // Where there is a diagonal, slabs are rows.
-        let limit = (slab % queries) as i64 + problem.causal_limit;
+    // From the row at `first` on, one after the other.
+    let make = |first: usize, rows: &mut [f32]| {
+        let count = rows.len() / len;
+        let mut bias = vec![0.0; len];
+        let mut x_starts = indices_from(&x_rows, first, count);
+        let mut mask_starts = masked.as_ref().map(|(_, _, rows)| indices_from(rows, first, count));
+        let mut sinks_starts = sunk.as_ref().map(|(_, rows)| indices_from(rows, first, count));
+        // Where there is a diagonal, `inner` is 1.
+        let limit = (first / inner % queries) as i64 + problem.causal_limit;
         let visible = usize::try_from(limit).unwrap_or(0).min(len);
-        for column in 0..inner {
+        for row in rows.chunks_mut(len) {
             let x_start = x_starts.next().unwrap_or(0);
-            load(x_dtype, x, &line(&problem.x, x_start), 0, &mut row);
+            load(x_dtype, x, &line(&problem.x, x_start), 0, row);
             if let Some((mask, layout, _)) = &masked {
                 let mask_start = mask_starts.as_mut().and_then(Iterator::next).unwrap_or(0);
                 load(mask_dtype, mask, &line(layout, mask_start), 0, &mut bias);
@@ -47,12 +47,24 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
                 load(sinks_dtype, sinks, &Layout::matrix(start, [1, 1], [0, 0]), 0, &mut sink);
                 logit(sink[0], 1.0, 0.0)
             });
-            normalise(&mut row, sink, problem.log);
-            for (i, value) in row.iter().enumerate().take(if inner == 1 { 0 } else { len }) {
-                wide[i * inner + column] = *value;
-            }
+            normalise(row, sink, problem.log);
         }
-        f32::store(out_dtype, bytes, if inner == 1 { &row } else { &wide });
+    };
+    // `out` in slabs of len x inner; the rows of a slab interleave.
+    out.par_chunks_mut(len * inner * size).enumerate().for_each(|(slab, bytes)| {
+        let mut rows = vec![0.0; len * inner];
+        if inner == 1 {
+            make(slab, &mut rows);
+            f32::store(out_dtype, bytes, &rows);
+            return;
+        }
+        // Not one a task, which short rows are too little for.
+        let count = (4096 / len).max(1);
+        rows.par_chunks_mut(len * count).enumerate().for_each(|(i, some)| make(slab * inner + i * count, some));
+        bytes.par_chunks_mut(inner * size).enumerate().for_each(|(i, bytes)| {
+            let across: Vec<f32> = rows.iter().skip(i).step_by(len).copied().collect();
+            f32::store(out_dtype, bytes, &across);
+        });
     });
 }
 
