@@ -142,7 +142,7 @@ fn expected(out: DType, call: &Call) -> Expected {
             None => false,
             Some(Align::TopLeft) => key > query,
             Some(Align::BottomRight) => key + last(2) > query + last(1),
-            Some(Align::Offset(offset)) => key as i64 > query as i64 + offset,
+            Some(Align::Offset(offset)) => key as i128 > query as i128 + i128::from(*offset),
         }
     };
     // Each logit, and its size where it is rounded: where f32 does not hold both the product and the sum.
@@ -475,6 +475,10 @@ fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
                 let x = Host::new(&[4, 3], &[all; 12]);
                 let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
                 run(Call::new(log, 1, 1.0, x, Some(mask)))?;
+            }
+            // Everything, or nothing, is behind the diagonal.
+            for offset in [i64::MIN, -2, i64::MAX] {
+                run(Call::new(log, 1, 1.0, x.clone(), None).with(Some(Align::Offset(offset)), None))?;
             }
             // Logits that are not rounded, where a unit is 2.
             let x = Host::new(&[2, 3], &[16_777_216.0f32, 16_777_218.0, 16_777_222.0, -16_777_222.0, -16_777_216.0, -16_777_220.0]);
