@@ -56,6 +56,14 @@ const NARROWED: &[(&str, &[(&str, &str)])] = &[
     ("lib/attention", &[ALL]),
     ("lib/attention_tiles", &[("GRISTMILL_TEST_KERNEL", "attention"), ALL]),
     ("lib/philox", &[("GRISTMILL_TEST_SUITES", "pairs,random")]),
+    ("softmax", &[("GRISTMILL_TEST_KERNEL", "softmax"), ROWS]),
+    ("softmax_in_place", &[("GRISTMILL_TEST_KERNEL", "softmax_in_place"), ROWS]),
+    ("softmax_columns", &[("GRISTMILL_TEST_KERNEL", "softmax_columns"), ROWS]),
+    ("softmax_columns_in_place", &[("GRISTMILL_TEST_KERNEL", "softmax_columns_in_place"), ROWS]),
+    ("lib/softmax", &[("GRISTMILL_TEST_KERNEL", "softmax"), ROWS]),
+    ("lib/softmax_columns", &[("GRISTMILL_TEST_KERNEL", "softmax_columns"), ROWS]),
+    ("lib/softmax_row", &[("GRISTMILL_TEST_KERNEL", "softmax"), ROWS]),
+    ("lib/softmax_rows", &[("GRISTMILL_TEST_KERNEL", "softmax"), ROWS]),
 ];
 
 fn narrowed(shader: &Shader) -> &'static [(&'static str, &'static str)] {
@@ -67,6 +75,9 @@ const ALL: (&str, &str) = (
     "GRISTMILL_TEST_SUITES",
     "exact,pairs,lse,masks,edges,corners,extremes,batch_invariant,layouts,blocks,choices,random,twice_plain,types,merges,large_grid",
 );
+
+/// Softmax's.
+const ROWS: (&str, &str) = ("GRISTMILL_TEST_SUITES", "options,extremes,types,rows,maximum,rows_alone,random,large_grid,choices");
 
 /// A file of `shaders/`, with all that is built from it.
 struct Shader {

@@ -199,7 +199,13 @@ const KERNELS: [&str; 4] = ["softmax", "softmax_in_place", "softmax_columns", "s
 
 /// A handle for each kernel and tune, and how long a row it holds in registers at the most, where it does.
 fn handles(device: &Device, level: Level) -> Vec<(String, Device, Option<usize>)> {
-    let names = if device.is_cpu() { &KERNELS[..1] } else { &KERNELS[..] };
+    #[cfg(feature = "gpu")]
+    let asked = crate::support::devices::kernel();
+    #[cfg(not(feature = "gpu"))]
+    let asked: Option<String> = None;
+    let names = KERNELS.into_iter().take(if device.is_cpu() { 1 } else { 4 });
+    let names: Vec<&str> = names.filter(|name| device.is_cpu() || asked.as_ref().is_none_or(|asked| asked == name)).collect();
+    assert!(!names.is_empty(), "no kernel of softmax has the name {asked:?}");
     let held = |name: &str| match name.split('.').nth(1) {
         Some("row8") => Some(256),
         Some("row64") => Some(2048),
