@@ -51,7 +51,7 @@ fn f32s_to_f16(bits: vec4<u32>) -> vec4<u32> {
     // A mantissa that rounds up carries into the exponent.
     let even = (magnitude >> vec4<u32>(13u)) & vec4<u32>(1u);
     let normal = ((magnitude + vec4<u32>(0xfffu) + even) >> vec4<u32>(13u)) - vec4<u32>(0x1c000u);
-    // Below 2^-14 it is a count of 2^-24, here in the low bits of a float: both products and sums are exact.
+    // Below 2^-14 it is a count of 2^-24, here in the low bits of a float: product and sum are exact.
     let count = round(bitcast<vec4<f32>>(magnitude) * 16777216.0) + 8388608.0;
     let small = bitcast<vec4<u32>>(count) - vec4<u32>(0x4b000000u);
     var result = select(normal, small, magnitude < vec4<u32>(0x38800000u));

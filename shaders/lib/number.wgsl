@@ -1,4 +1,4 @@
-// One element of any type as a number, and back: integer arithmetic only, so that every device gives the same bits.
+// One element of any type as a number, and back: by arithmetic that is exact, so that every device gives the same bits.
 // A float is carried as the bits of an f32, which holds every f16 and bf16; an integer as sign and magnitude.
 
 struct Number {

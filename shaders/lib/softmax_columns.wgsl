@@ -28,13 +28,16 @@ fn rows_of(number: u32) -> Rows {
     return rows;
 }
 
-// Four elements of a row and of the next, two a word. Past the end the last again.
-fn words_at(row: Row, i: u32) -> vec4<u32> {
-    let at = (row.x + min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u)) * params.x_step) / 2u;
+// Where four neighbours of a row lie; past its end the last again.
+fn places(row: Row, i: u32) -> vec4<u32> {
+    return row.x + min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.len - 1u)) * params.x_step;
+}
+
+fn words_at(at: vec4<u32>) -> vec4<u32> {
     return vec4<u32>(from_word(x_word(at.x)).x, from_word(x_word(at.y)).x, from_word(x_word(at.z)).x, from_word(x_word(at.w)).x);
 }
 
-// A row's elements among them. Which half that is is known, but constants here are compiled wrongly by LLVM 21 for vectors of 256 bits.
+// A row's elements among such words.
 fn halves_of(row: Row, words: vec4<u32>) -> vec4<u32> {
     let bits = words >> vec4<u32>((row.x & 1u) * 16u);
     return vec4<u32>(widen(X_DTYPE, bits.x), widen(X_DTYPE, bits.y), widen(X_DTYPE, bits.z), widen(X_DTYPE, bits.w));
@@ -46,15 +49,25 @@ fn eights_at(rows: Rows, i: u32) -> Eights {
         eights.one = eight_at(rows.one, i);
         return eights;
     }
-    if (params.has & HAS_PAIRS) == 0u {
-        eights.one = eight_at(rows.one, i);
-        eights.next = eight_at(rows.next, i);
-        return eights;
+    if i >= max(rows.one.visible, rows.next.visible) {
+        let hidden = Eight(vec4<u32>(MASKED), vec4<u32>(MASKED));
+        return Eights(hidden, hidden);
     }
-    let low = words_at(rows.one, i);
-    let high = words_at(rows.one, i + 4u);
-    eights.one = logits_of(rows.one, i, Eight(halves_of(rows.one, low), halves_of(rows.one, high)));
-    eights.next = logits_of(rows.next, i, Eight(halves_of(rows.next, low), halves_of(rows.next, high)));
+    let low = places(rows.one, i);
+    let high = places(rows.one, i + 4u);
+    var one: Eight;
+    var next: Eight;
+    if (params.has & HAS_PAIRS) != 0u {
+        let low_words = words_at(low / 2u);
+        let high_words = words_at(high / 2u);
+        one = Eight(halves_of(rows.one, low_words), halves_of(rows.one, high_words));
+        next = Eight(halves_of(rows.next, low_words), halves_of(rows.next, high_words));
+    } else {
+        one = Eight(x_of(low), x_of(high));
+        next = Eight(x_of(places(rows.next, i)), x_of(places(rows.next, i + 4u)));
+    }
+    eights.one = logits_of(rows.one, i, one);
+    eights.next = logits_of(rows.next, i, next);
     return eights;
 }
 

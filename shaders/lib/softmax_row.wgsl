@@ -72,6 +72,12 @@ fn halved(dtype: u32) -> u32 {
     return select(1u, 0u, dtype == F32);
 }
 
+// The bits of an f32, of an element in the low end of 32 bits; without branches, of which a switch for each element would be many.
+fn float_of(dtype: u32, bits: u32) -> u32 {
+    let narrow = select(bits << 16u, bitcast<u32>(unpack2x16float(bits & 0xffffu).x), dtype == F16);
+    return select(narrow, bits, dtype == F32);
+}
+
 fn mask_at(index: u32) -> u32 {
     let half = halved(params.mask_dtype);
     let shift = half + select(0u, 2u, VECTOR);
@@ -80,7 +86,7 @@ fn mask_at(index: u32) -> u32 {
     if VECTOR {
         bits = word[(index >> half) & 3u];
     }
-    return widen(params.mask_dtype, bits >> ((index & half) * 16u));
+    return float_of(params.mask_dtype, bits >> ((index & half) * 16u));
 }
 
 fn mask_eight(row: Row, i: u32) -> Eight {
@@ -106,9 +112,12 @@ fn place(row: Row, i: u32) -> vec4<u32> {
     return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(row.visible - 1u));
 }
 
-fn x_four(row: Row, i: u32) -> vec4<u32> {
-    let at = row.x + place(row, i) * params.x_step;
+fn x_of(at: vec4<u32>) -> vec4<u32> {
     return vec4<u32>(x_at(at.x), x_at(at.y), x_at(at.z), x_at(at.w));
+}
+
+fn x_four(row: Row, i: u32) -> vec4<u32> {
+    return x_of(row.x + place(row, i) * params.x_step);
 }
 
 // The bits of four logits from the i-th of a row on. The product and the sum are one operation wherever they are compiled.
@@ -185,7 +194,7 @@ fn norm_from(row: Row, state: State) -> vec2<f32> {
     var whole = state;
     if (params.has & HAS_SINKS) != 0u {
         let half = halved(params.sinks_dtype);
-        let bits = widen(params.sinks_dtype, sinks[row.sinks >> half] >> ((row.sinks & half) * 16u));
+        let bits = float_of(params.sinks_dtype, sinks[row.sinks >> half] >> ((row.sinks & half) * 16u));
         if bits != MASKED {
             whole = join(whole, State(clamp(bitcast<f32>(bits), LOWEST, -LOWEST), 1.0));
         }

@@ -26,9 +26,10 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials("softmax", "random", random));
     all.push(trial("softmax::threads", || {
         let mut random = Random::new(9);
-        let (x, sinks) = (random.floats(&[7, 300, 5]), random.floats(&[7, 1, 5]));
+        let (x, mask, sinks) = (random.floats(&[1, 300, 50]), random.floats(&[300, 50]), random.floats(&[1, 1, 50]));
         same_on_any_threads(|_| {
-            let plain = [false, true].map(|log| Call::new(log, 1, 0.5, x.clone(), None).with(None, Some(sinks.clone())).case());
+            let plain =
+                [false, true].map(|log| Call::new(log, 1, 0.5, x.clone(), Some(mask.clone())).with(None, Some(sinks.clone())).case());
             let causal = Call::new(false, 2, 0.5, x.clone(), None).with(Some(Align::TopLeft), None).case();
             plain.into_iter().chain([causal]).collect()
         })
@@ -272,6 +273,8 @@ fn options(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
             (vec![1, 9], 1, None),
             (vec![6, 1], 1, None),
             (vec![9, 5], 0, Some(vec![5])),
+            // Two neighbours across memory of which one sees more.
+            (vec![10, 24], 1, None),
             (vec![4, 18, 6], 1, Some(vec![4, 1, 1])),
             (vec![12], 0, Some(vec![1])),
         ]
@@ -482,7 +485,7 @@ fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
                 let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
                 run(Call::new(log, 1, 1.0, x, Some(mask)))?;
             }
-            // Everything, or nothing, is behind the diagonal.
+            // No row sees anything, the last two one and two elements, every row all.
             for offset in [i64::MIN, -2, i64::MAX] {
                 run(Call::new(log, 1, 1.0, x.clone(), None).with(Some(Align::Offset(offset)), None))?;
             }

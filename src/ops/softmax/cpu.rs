@@ -50,22 +50,44 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
             normalise(row, sink, problem.log);
         }
     };
-    // `out` in slabs of len x inner; the rows of a slab interleave.
-    out.par_chunks_mut(len * inner * size).enumerate().for_each(|(slab, bytes)| {
-        let mut rows = vec![0.0; len * inner];
-        if inner == 1 {
-            make(slab, &mut rows);
+    // `out` in slabs of len x inner, whose rows interleave: several at a time, or the rows of one, where there are too few.
+    let slab = len * inner;
+    if inner == 1 || out.len() / size / slab >= rayon::current_num_threads() {
+        out.par_chunks_mut(slab * size).enumerate().for_each(|(i, bytes)| {
+            let mut rows = vec![0.0; slab];
+            make(i * inner, &mut rows);
+            if inner > 1 {
+                rows = turned(&rows, len, 0, slab);
+            }
             f32::store(out_dtype, bytes, &rows);
-            return;
-        }
-        // Not one a task, which short rows are too little for.
-        let count = (4096 / len).max(1);
-        rows.par_chunks_mut(len * count).enumerate().for_each(|(i, some)| make(slab * inner + i * count, some));
-        bytes.par_chunks_mut(inner * size).enumerate().for_each(|(i, bytes)| {
-            let across: Vec<f32> = rows.iter().skip(i).step_by(len).copied().collect();
-            f32::store(out_dtype, bytes, &across);
         });
-    });
+        return;
+    }
+    for (i, bytes) in out.chunks_mut(slab * size).enumerate() {
+        let mut rows = vec![0.0; slab];
+        let count = (BLOCK / len).max(1);
+        rows.par_chunks_mut(len * count).enumerate().for_each(|(block, some)| make(i * inner + block * count, some));
+        let blocks = bytes.par_chunks_mut(BLOCK * size).enumerate();
+        blocks.for_each(|(block, bytes)| f32::store(out_dtype, bytes, &turned(&rows, len, block * BLOCK, bytes.len() / size)));
+    }
+}
+
+/// Elements a task, at the least: shorter rows are several.
+const BLOCK: usize = 4096;
+
+/// `count` elements, from the one at `first` on, of the transpose of rows of `len`.
+fn turned(rows: &[f32], len: usize, first: usize, count: usize) -> Vec<f32> {
+    let inner = rows.len() / len;
+    let (mut i, mut column) = (first / inner, first % inner);
+    let next = |_| {
+        let value = rows[column * len + i];
+        column += 1;
+        if column == inner {
+            (i, column) = (i + 1, 0);
+        }
+        value
+    };
+    (0..count).map(next).collect()
 }
 
 /// `scale * x + bias`, saturated at the ends of f32, so that -inf means masked and nothing else.

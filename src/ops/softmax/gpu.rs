@@ -148,7 +148,7 @@ crate::params! {
         behind: u32,
         /// Factor of `x`.
         scale: f32,
-        /// Bit 0: a mask. Bit 1: sinks.
+        /// Bit 0: a mask. Bit 1: sinks. Bit 2: words of `x` hold an element of two neighbouring rows each.
         has: u32,
         /// Whether the logarithm is asked for.
         log: u32,
@@ -242,7 +242,7 @@ fn uncut(caps: &Caps, pin: Option<Pin>, problem: &Problem) -> Result<Plan> {
         scale: problem.scale,
         has: u32::from(problem.mask.is_some())
             | u32::from(problem.sinks.is_some()) << 1
-            | u32::from(x_dtype != F32 && pairs(&problem.x)) << 2,
+            | u32::from(columns && x_dtype != F32 && pairs(&problem.x)) << 2,
         log: problem.log.into(),
         pad: 0,
     };
