@@ -48,14 +48,17 @@ const NARROWED: &[(&str, &[(&str, &str)])] = &[
     // Suites whose heads it holds.
     (
         "attention_direct",
-        &[("GRISTMILL_TEST_KERNEL", "attention_direct"), ("GRISTMILL_TEST_SUITES", "exact,pairs,lse,masks,edges,blocks,types")],
+        &[("GRISTMILL_TEST_KERNEL", "attention_direct"), ("GRISTMILL_TEST_SUITES", "exact,pairs,lse,masks,edges,blocks,types,large_grid")],
     ),
-    ("attention_mask", &[("GRISTMILL_TEST_SUITES", "masks,pairs,random")]),
+    ("attention_mask", &[("GRISTMILL_TEST_SUITES", "masks,layouts,types,large_grid,pairs,random")]),
     ("attention_reduce", &[("GRISTMILL_TEST_SUITES", "merges,choices")]),
-    ("attention_subgroups", &[("GRISTMILL_TEST_KERNEL", "attention_subgroups"), ("GRISTMILL_TEST_SUITES", "exact,blocks,types")]),
+    (
+        "attention_subgroups",
+        &[("GRISTMILL_TEST_KERNEL", "attention_subgroups"), ("GRISTMILL_TEST_SUITES", "exact,blocks,types,large_grid")],
+    ),
     ("lib/attention", &[ALL]),
     ("lib/attention_tiles", &[("GRISTMILL_TEST_KERNEL", "attention"), ALL]),
-    ("lib/philox", &[("GRISTMILL_TEST_SUITES", "pairs,random")]),
+    ("lib/philox", &[("GRISTMILL_TEST_SUITES", "pairs,choices,random")]),
     ("softmax", &[("GRISTMILL_TEST_KERNEL", "softmax"), ROWS]),
     ("softmax_in_place", &[("GRISTMILL_TEST_KERNEL", "softmax_in_place"), ROWS]),
     ("softmax_columns", &[("GRISTMILL_TEST_KERNEL", "softmax_columns"), ROWS]),

@@ -128,10 +128,13 @@ impl Oracle {
     pub fn ask(&self, worker: usize, original: &str, mutant: &str, ops: Trials) -> Result<Verdict, String> {
         let run = || {
             let files = [("original.wgsl", original), ("mutant.wgsl", mutant)];
-            let verdict = self.start(worker, Some(files), ops)?.verdict;
-            // What joins subgroups of 4 is not what joins those of 16.
-            if matches!(verdict, Verdict::Passed) && original.contains("subgroupShuffle") {
-                return self.start_wide(worker, Some(files), ops, "512").map(|run| run.verdict);
+            let mut verdict = self.start(worker, Some(files), ops)?.verdict;
+            // What joins subgroups of 4 is not what joins those of 8 or 16.
+            let wider = if original.contains("subgroupShuffle") { &["256", "512"][..] } else { &[] };
+            for bits in wider {
+                if matches!(verdict, Verdict::Passed) {
+                    verdict = self.start_wide(worker, Some(files), ops, bits)?.verdict;
+                }
             }
             Ok(verdict)
         };
