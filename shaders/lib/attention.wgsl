@@ -257,22 +257,28 @@ fn v_row(head: Head, key: u32) -> u32 {
     return (head.v + key * params.v_strides.z) / select(1u, per_word(V_DTYPE), VECTOR);
 }
 
-// The row of key `first + i`, or of the last one. Vector: places are compared, which the host has proven not to wrap; a multiplication an
-// element would cost more than what is done with it.
-fn k_near(head: Head, first: u32, i: u32, last: u32) -> u32 {
-    if VECTOR {
-        let at = (head.k + first * params.k_strides.z) / per_word(K_DTYPE) + i * (params.k_strides.z / per_word(K_DTYPE));
-        return min(at, k_row(head, last));
-    }
-    return k_row(head, min(first + i, last));
+// How far `i` keys are ahead. Vector: in Words, which the host has proven not to wrap.
+fn k_ahead(i: u32) -> u32 {
+    return i * select(1u, params.k_strides.z / per_word(K_DTYPE), VECTOR);
 }
 
-fn v_near(head: Head, first: u32, i: u32, last: u32) -> u32 {
+fn v_ahead(i: u32) -> u32 {
+    return i * select(1u, params.v_strides.z / per_word(V_DTYPE), VECTOR);
+}
+
+// The row of the key so far ahead of `first`, or of the last one.
+fn k_near(head: Head, first: u32, ahead: u32, last: u32) -> u32 {
     if VECTOR {
-        let at = (head.v + first * params.v_strides.z) / per_word(V_DTYPE) + i * (params.v_strides.z / per_word(V_DTYPE));
-        return min(at, v_row(head, last));
+        return min(k_row(head, first) + ahead, k_row(head, last));
     }
-    return v_row(head, min(first + i, last));
+    return k_row(head, min(first + ahead, last));
+}
+
+fn v_near(head: Head, first: u32, ahead: u32, last: u32) -> u32 {
+    if VECTOR {
+        return min(v_row(head, first) + ahead, v_row(head, last));
+    }
+    return v_row(head, min(first + ahead, last));
 }
 
 // Columns past the last are read again: they count for nothing, by zeros in q.

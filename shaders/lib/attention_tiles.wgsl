@@ -40,10 +40,11 @@ var<private> tops: array<f32, ROWS>;
 var<private> sums: array<f32, ROWS>;
 // A lane's of each row, maxima or sums, and then what all lanes of the row have.
 var<private> parts: array<f32, 8>;
-// Where a lane's eights of q and k come from, and where those of k go.
+// Where a lane's eights of q and k come from, and how far from a step's first key those of k and v.
 var<private> q_from: array<u32, Q_ROUNDS>;
 var<private> k_from: array<u32, K_ROUNDS>;
-var<private> k_to: array<u32, K_ROUNDS>;
+var<private> k_off: array<u32, K_ROUNDS>;
+var<private> v_off: array<u32, V_ROUNDS>;
 
 fn start_row(r: u32, sink: f32, first: bool) {
     if r < ROWS {
@@ -107,15 +108,15 @@ fn hide_row(r: u32, bounds: vec3<i32>) {
 
 fn highest_of_row(r: u32) {
     if r < ROWS {
-        // Products that overflow are the highest there are.
-        parts[r] = min(max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w)), -LOWEST);
+        // Or what was highest before, which the row's lanes have in common. Products that overflow are the highest there are.
+        parts[r] = max(max(max(scores[r].x, scores[r].y), scores[r].z), max(scores[r].w, tops[r]));
     }
 }
 
 // Scores to weights, which go into the tile. What was summed so far was relative to the old maximum.
 fn weigh_row(r: u32, at: u32) {
     if r < ROWS {
-        let top = max(tops[r], parts[r]);
+        let top = min(parts[r], -LOWEST);
         let shrink = weight(tops[r], top);
         tops[r] = top;
         for (var j = 0u; j < V_VECS; j++) {
@@ -189,15 +190,15 @@ fn put_eight(at: u32, eight: Eight) {
     tile[at + 1u] = bitcast<vec4<f32>>(eight.high);
 }
 
-// What a lane brings in of q and k.
-fn bring(lane: u32, q_to: u32, column: u32) {
+// What a lane brings in of q and k, to the same places of both.
+fn bring(lane: u32, to: u32, column: u32) {
     for (var round = 0u; round < Q_ROUNDS; round++) {
         if Q_EIGHTS % THREADS == 0u || lane + round * THREADS < Q_EIGHTS {
-            put_eight(q_to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], column));
+            put_eight(to + round * (THREADS / 2u * CHUNK_ROW), q_eight(q_from[round], column));
         }
     }
     for (var round = 0u; round < K_ROUNDS; round++) {
-        put_eight(k_to[round], k_eight(k_from[round], column));
+        put_eight(K_AT + to + round * (THREADS / 2u * CHUNK_ROW), k_eight(k_from[round], column));
     }
 }
 
@@ -251,15 +252,19 @@ fn attend(number: u32, lane: u32, side: u32) {
     start_row(6u, head.sink, lane_n == 0u);
     start_row(7u, head.sink, lane_n == 0u);
 
-    // What a lane brings in: eights of q and k, every other one the second half of 16 columns, and where they go. A lane's four keys lie 16 rows apart.
+    // What a lane brings in: eights of q and k, every other one the second half of 16 columns.
     let half = lane % 2u;
     for (var round = 0u; round < Q_ROUNDS; round++) {
         q_from[round] = q_row(head, first_row + (lane + round * THREADS) / 2u) + select(0u, half * 8u / per_word(Q_DTYPE), VECTOR);
     }
-    let q_to = lane / 2u * CHUNK_ROW + half * 2u;
+    let to = lane / 2u * CHUNK_ROW + half * 2u;
     for (var round = 0u; round < K_ROUNDS; round++) {
         let row = (lane + round * THREADS) / 2u;
-        k_to[round] = K_AT + (row % 4u * LANES_N + row / 4u) * CHUNK_ROW + half * 2u;
+        // Four neighbours, which are a lane's in the product, come to lie LANES_N rows apart.
+        k_off[round] = k_ahead(row % LANES_N * 4u + row / LANES_N);
+    }
+    for (var round = 0u; round < V_ROUNDS; round++) {
+        v_off[round] = v_ahead((lane + round * THREADS) / V_EIGHTS);
     }
     let q_lane = lane_m * CHUNK_ROW;
     let k_lane = K_AT + lane_n * CHUNK_ROW;
@@ -282,10 +287,10 @@ fn attend(number: u32, lane: u32, side: u32) {
         clear_row(7u);
         // Keys past the last are read again: they weigh 0.
         for (var round = 0u; round < K_ROUNDS; round++) {
-            k_from[round] = k_near(head, first_key, (lane + round * THREADS) / 2u, keys.y - 1u) + select(0u, half * 8u / per_word(K_DTYPE), VECTOR);
+            k_from[round] = k_near(head, first_key, k_off[round], keys.y - 1u) + select(0u, half * 8u / per_word(K_DTYPE), VECTOR);
         }
         for (var d = 0u; d < whole; d += 16u) {
-            bring(lane, q_to, d + select(half * 8u, 0u, VECTOR));
+            bring(lane, to, d + select(half * 8u, 0u, VECTOR));
             workgroupBarrier();
             multiply(0u, q_lane, k_lane);
             multiply(1u, q_lane, k_lane);
@@ -295,7 +300,7 @@ fn attend(number: u32, lane: u32, side: u32) {
         }
         if whole < params.head_dim {
             if half == 0u {
-                bring(lane, q_to, whole);
+                bring(lane, to, whole);
             }
             workgroupBarrier();
             multiply(0u, q_lane, k_lane);
@@ -370,7 +375,7 @@ fn attend(number: u32, lane: u32, side: u32) {
         for (var first = 0u; first < BLOCK_K; first += V_KEYS) {
             for (var round = 0u; round < V_ROUNDS; round++) {
                 let e = lane + round * THREADS;
-                let row = v_near(head, first_key + first, e / V_EIGHTS, keys.y - 1u);
+                let row = v_near(head, first_key + first, v_off[round], keys.y - 1u);
                 let eight = v_eight(row, min(e % V_EIGHTS * 8u, select(params.v_dim, params.v_dim - 8u, VECTOR)));
                 put_eight(V_AT + 2u * e, eight);
             }

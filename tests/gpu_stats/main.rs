@@ -36,12 +36,12 @@ const GATES: &[Gate] = &[
     ("attention", ".f32.q64v128.vector", "vega10", 0.70),
     // Three barriers less a step, which the figure does not know; the maxima of RDNA3 that shuffle take two cycles instead of one.
     ("attention_subgroups", ".f32.q64v64.vector", "navi21", 0.88),
-    ("attention_subgroups", ".f32.q64v64.vector", "navi31", 0.845),
-    ("attention_subgroups", ".f32.q64v128.vector", "navi21", 0.91),
-    ("attention_subgroups", ".f32.q64v128.vector", "navi31", 0.88),
+    ("attention_subgroups", ".f32.q64v64.vector", "navi31", 0.85),
+    ("attention_subgroups", ".f32.q64v128.vector", "navi21", 0.92),
+    ("attention_subgroups", ".f32.q64v128.vector", "navi31", 0.89),
     // In 16 KiB.
     ("attention", ".f32.q32v64.vector", "navi21", 0.88),
-    ("attention", ".f32.q32v64.vector", "navi31", 0.83),
+    ("attention", ".f32.q32v64.vector", "navi31", 0.84),
     ("attention", ".f32.q32v128.vector", "navi21", 0.88),
     ("attention", ".f32.q32v128.vector", "navi31", 0.84),
 ];
