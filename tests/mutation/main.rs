@@ -259,8 +259,10 @@ impl Log {
             .filter_map(|(fate, rest)| rest.split_once('\t').and_then(|(id, how)| Some((id.into(), (Fate::named(fate)?, how.into())))))
             .collect();
         let first = text.lines().next().unwrap_or_default();
-        let narrowed: Vec<u8> = narrowed(shader).iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()].concat()).collect();
-        let mut stamp = format!("{:016x} {:016x}", hash(&[texts, narrowed].concat()), oracle.hash);
+        let narrowed = narrowed(shader).iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()].concat());
+        let widths = oracle::widths(&shader.text).iter().skip(1).flat_map(|bits| bits.bytes());
+        let asked: Vec<u8> = texts.into_iter().chain(narrowed).chain(widths).collect();
+        let mut stamp = format!("{:016x} {:016x}", hash(&asked), oracle.hash);
         if survivors_only && first.split(' ').next() == stamp.split(' ').next() {
             known.retain(|_, (fate, _)| *fate != Fate::Survived);
             // The rest was found with another oracle: a whole run begins anew.
@@ -444,7 +446,7 @@ fn run(
     let ops = oracle.order(&shader.ops);
     let narrowed = narrowed(shader);
     if !narrowed.is_empty() {
-        oracle.rehearse_narrowed((&ops, narrowed))?;
+        oracle.rehearse_narrowed(&shader.text, (&ops, narrowed))?;
     }
     println!("== {}: {} edits, {} of them known; trials of {ops}", shader.name, shader.edits.len(), shader.edits.len() - todo.len());
     let next = AtomicUsize::new(0);

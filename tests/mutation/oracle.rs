@@ -35,6 +35,16 @@ pub enum Verdict {
     Unfinished,
 }
 
+/// Bits of the driver's vectors for a shader, one after the other. Four lanes a vector instead of eight: fewer run in step, so more barriers matter. Only in eight
+/// are there cooperative matrices; and what joins subgroups of 4 is not what joins those of 8 or 16.
+pub fn widths(shader: &str) -> &'static [&'static str] {
+    match shader {
+        _ if shader.contains("subgroupShuffle") => &["128", "256", "512"],
+        _ if shader.contains("coop") => &["256"],
+        _ => &["128"],
+    }
+}
+
 impl Oracle {
     pub fn build(within: Option<Duration>) -> Result<Oracle, String> {
         let folder = crate::root().join("target/mutation");
@@ -86,7 +96,7 @@ impl Oracle {
                 continue;
             }
             let clock = Instant::now();
-            let run = self.start(0, None, (op, &[]))?;
+            let run = self.start(0, None, (op, &[]), "128")?;
             if !matches!(run.verdict, Verdict::Passed) || run.lines < 10 {
                 return Err(format!("the oracle must pass on {op} as it is; its output ends\n{}", run.end()));
             }
@@ -108,13 +118,15 @@ impl Oracle {
         }
     }
 
-    /// The same of trials that are some shader's own.
-    pub fn rehearse_narrowed(&self, trials: Trials) -> Result<(), String> {
-        let run = self.start(0, None, trials)?;
-        match run.verdict {
-            Verdict::Passed if run.lines >= 10 => Ok(()),
-            _ => Err(format!("the oracle must pass on {trials:?} as it is; its output ends\n{}", run.end())),
+    /// The same of trials that are some shader's own, at all widths that its edits are asked at.
+    pub fn rehearse_narrowed(&self, original: &str, trials: Trials) -> Result<(), String> {
+        for bits in widths(original) {
+            let run = self.start(0, None, trials, bits)?;
+            if !matches!(run.verdict, Verdict::Passed) || run.lines < 10 {
+                return Err(format!("the oracle must pass on {trials:?} as it is, at {bits} bits; its output ends\n{}", run.end()));
+            }
         }
+        Ok(())
     }
 
     /// The quickest first.
@@ -128,12 +140,10 @@ impl Oracle {
     pub fn ask(&self, worker: usize, original: &str, mutant: &str, ops: Trials) -> Result<Verdict, String> {
         let run = || {
             let files = [("original.wgsl", original), ("mutant.wgsl", mutant)];
-            let mut verdict = self.start(worker, Some(files), ops)?.verdict;
-            // What joins subgroups of 4 is not what joins those of 8 or 16.
-            let wider = if original.contains("subgroupShuffle") { &["256", "512"][..] } else { &[] };
-            for bits in wider {
+            let mut verdict = Verdict::Passed;
+            for bits in widths(original) {
                 if matches!(verdict, Verdict::Passed) {
-                    verdict = self.start_wide(worker, Some(files), ops, bits)?.verdict;
+                    verdict = self.start(worker, Some(files), ops, bits)?.verdict;
                 }
             }
             Ok(verdict)
@@ -144,14 +154,8 @@ impl Oracle {
         }
     }
 
-    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, trials: Trials) -> Result<Run, String> {
-        // Four lanes a vector instead of eight: fewer run in step, so more barriers matter. Only in eight are there cooperative matrices.
-        let matrices = mutation.is_some_and(|[(_, original), _]| original.contains("coop"));
-        self.start_wide(worker, mutation, trials, if matrices { "256" } else { "128" })
-    }
-
     /// On vectors of so many bits.
-    fn start_wide(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, narrowed): Trials, bits: &str) -> Result<Run, String> {
+    fn start(&self, worker: usize, mutation: Option<[(&str, &str); 2]>, (ops, narrowed): Trials, bits: &str) -> Result<Run, String> {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).arg("--test-threads=1").current_dir(crate::root());
         command.envs([

@@ -52,14 +52,15 @@ pub(super) fn softmax(problem: &Problem, out: &mut [u8], x: &[u8], mask: Option<
     };
     // `out` in slabs of len x inner, whose rows interleave: several at a time, or the rows of one, where there are too few.
     let slab = len * inner;
-    if inner == 1 || out.len() / size / slab >= rayon::current_num_threads() {
+    if inner == 1 || slab <= BLOCK || out.len() / size / slab >= rayon::current_num_threads() {
         out.par_chunks_mut(slab * size).enumerate().for_each(|(i, bytes)| {
             let mut rows = vec![0.0; slab];
             make(i * inner, &mut rows);
-            if inner > 1 {
-                rows = turned(&rows, len, 0, slab);
+            if inner == 1 {
+                return f32::store(out_dtype, bytes, &rows);
             }
-            f32::store(out_dtype, bytes, &rows);
+            let blocks = bytes.chunks_mut(BLOCK * size).enumerate();
+            blocks.for_each(|(block, bytes)| f32::store(out_dtype, bytes, &turned(&rows, len, block * BLOCK, bytes.len() / size)));
         });
         return;
     }
