@@ -242,6 +242,22 @@ fn ways(device: &Device, level: Level) -> Vec<Way> {
     vec![Way { name: "cpu".into(), device: device.clone(), most: [256, 256] }]
 }
 
+/// The first tune of each kernel.
+fn one_of_each(mut ways: Vec<Way>) -> Vec<Way> {
+    ways.dedup_by(|a, b| a.name.split('.').next() == b.name.split('.').next());
+    ways
+}
+
+/// Without outliers, which would widen the bounds: q, k and v of [`inputs`] from -1 to 1.
+fn calm(random: &mut Random, shape: &Shape) -> Vec<Host> {
+    let mut inputs = inputs(random, shape);
+    for (host, dtype) in inputs.iter_mut().zip([shape.dtypes[1], shape.dtypes[2], shape.dtypes[2]]) {
+        let values: Vec<f32> = (0..host.dims.iter().product()).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect();
+        *host = Host::new(&host.dims, &values).to(dtype);
+    }
+    inputs
+}
+
 fn case(random: &mut Random, shape: Shape) -> Case {
     let inputs = inputs(random, &shape);
     case_of(shape, inputs, false)
@@ -458,9 +474,7 @@ fn corners(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
         check(OP, &subject.name, device, &case(&mut random, shape), true)?;
     }
     // Pairs beyond one eight, by each kernel.
-    let mut kernels = ways(device, level);
-    kernels.dedup_by(|a, b| a.name.split('.').next() == b.name.split('.').next());
-    for way in kernels {
+    for way in one_of_each(ways(device, level)) {
         let shape = Shape { dtypes: [F16; 4], v_dim: 10, ..base.clone() };
         check(OP, &subject.name, &way.device, &case(&mut random, shape), false).map_err(|e| format!("{}: {e}", way.name))?;
     }
@@ -657,11 +671,7 @@ fn twice_plain(subject: &Subject, device: &Device, level: Level) -> Result<(), S
             let dtypes = [F32, narrow, narrow, F32];
             let shape =
                 Shape { dtypes, batch: 2, heads: 4, kv_heads: 2, seq_q: 67, seq_k, head_dim: 64, v_dim, causal, mask, ..Shape::default() };
-            let mut inputs = inputs(&mut random, &shape);
-            for host in &mut inputs[..3] {
-                let values: Vec<f32> = (0..host.dims.iter().product()).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect();
-                *host = Host::new(&host.dims, &values).to(narrow);
-            }
+            let inputs = calm(&mut random, &shape);
             check(OP, &subject.name, &handle, &case_of(shape, inputs, true), level == Level::Full).map_err(|e| format!("{tune} {e}"))?;
         }
     }
@@ -823,9 +833,7 @@ fn large_grid(subject: &Subject, device: &Device, level: Level) -> Result<(), St
         |out, t| ops::attention_into(out, &t[0], &t[1], &t[2], &Attention::default()),
     );
     check(OP, &subject.name, device, &case, false)?;
-    let mut kernels = ways(device, level);
-    kernels.dedup_by(|a, b| a.name.split('.').next() == b.name.split('.').next());
-    for way in kernels {
+    for way in one_of_each(ways(device, level)) {
         check(OP, &subject.name, &way.device, &case, false).map_err(|e| format!("{}: {e}", way.name))?;
     }
     // And of the masks that are joined: one key a query is left, and the result is its value.
@@ -1044,20 +1052,14 @@ fn edges(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
             check(OP, &subject.name, &way.device, &case, level == Level::Full).map_err(|e| format!("{name}, {}: {e}", way.name))?;
         }
     }
-    // A softcap of what is small beside it, without outliers, which would widen the bounds.
+    // A softcap of what is small beside it.
     let shape = Shape { softcap: Some(2.0), ..base.clone() };
-    let mut calm = inputs(&mut random, &shape);
-    for host in &mut calm[..3] {
-        let values: Vec<f32> = (0..host.dims.iter().product()).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect();
-        *host = Host::new(&host.dims, &values);
-    }
-    check(OP, &subject.name, device, &case_of(shape, calm, false), false)?;
+    let inputs = calm(&mut random, &shape);
+    check(OP, &subject.name, device, &case_of(shape, inputs, false), false)?;
     if level > Level::Smoke {
         let many = Shape { heads: 2, seq_q: 2, seq_k: 100_000, head_dim: 8, v_dim: 8, causal: Causal::BottomRight, ..Shape::default() };
         let case = case(&mut random, many);
-        let mut kernels: Vec<&Way> = ways.iter().collect();
-        kernels.dedup_by_key(|way| way.name.split('.').next());
-        for way in kernels {
+        for way in one_of_each(ways) {
             check(OP, &subject.name, &way.device, &case, false).map_err(|e| format!("100,000 keys, {}: {e}", way.name))?;
         }
     }
