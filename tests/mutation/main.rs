@@ -73,6 +73,16 @@ fn narrowed(shader: &Shader) -> &'static [(&'static str, &'static str)] {
     NARROWED.iter().find(|(name, _)| *name == shader.name).map_or(&[], |(_, narrowed)| narrowed)
 }
 
+/// A shader's trials, or of its suites those alone that are asked for.
+fn some_of<'a>(narrowed: &[(&'a str, &'a str)], suites: Option<&'a str>) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let Some(suites) = suites else { return Ok(narrowed.to_vec()) };
+    let all = narrowed.iter().find(|(name, _)| *name == "GRISTMILL_TEST_SUITES").map_or("", |(_, all)| all);
+    match suites.split(',').find(|suite| !all.split(',').any(|own| own == *suite)) {
+        Some(other) => Err(format!("{other} is no suite of its own, only: {all}")),
+        None => Ok(narrowed.iter().map(|&(name, value)| (name, if value == all { suites } else { value })).collect()),
+    }
+}
+
 /// Attention's, what sees most in a second first.
 const ALL: (&str, &str) = (
     "GRISTMILL_TEST_SUITES",
@@ -295,7 +305,8 @@ impl Log {
 /// Options, then the shaders' names; all of them if there are none. True if every survivor has its reason.
 fn mutate(arguments: &[String]) -> Result<bool, String> {
     let mut jobs = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let (mut list, mut again, mut trust, mut stale_only, mut within, mut wanted) = (false, false, false, false, None, Vec::new());
+    let (mut list, mut again, mut trust, mut stale_only) = (false, false, false, false);
+    let (mut within, mut suites, mut wanted) = (None, None, Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -307,6 +318,7 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
                 let seconds: u64 = rest.next().and_then(|n| n.parse().ok()).ok_or("--within wants a number of seconds")?;
                 within = Some(Duration::from_secs(seconds));
             }
+            "--suites" => suites = Some(rest.next().ok_or("--suites wants names, such as pairs,edges")?.as_str()),
             "--jobs" => jobs = rest.next().and_then(|n| n.parse().ok()).ok_or("--jobs wants a number")?,
             name => wanted.push(name.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_string()),
         }
@@ -335,7 +347,7 @@ fn mutate(arguments: &[String]) -> Result<bool, String> {
     for shader in &shaders {
         let clock = Instant::now();
         let listed = |edit: &Edit| reasons.contains_key(&survivors::key(&shader.name, edit));
-        let fates = run(shader, &oracle, jobs, again, &|edit| trust && listed(edit))?;
+        let fates = run(shader, &oracle, (jobs, again, suites), &|edit| trust && listed(edit))?;
         let count = |fate: Fate| fates.values().filter(|other| **other == fate).count();
         for (fate, _) in Fate::NAMES {
             *sums.entry(fate.name()).or_insert(0) += count(fate);
@@ -429,12 +441,11 @@ fn id(shader: &Shader, edit: &Edit) -> String {
     format!("{}:{}:{}", shader.name, edit.line, edit.what)
 }
 
-/// Every edit of a shader, several at a time; those that are trusted to survive are not run.
+/// Every edit of a shader, several at a time; those that are trusted to survive are not run. Of some suites what passes is a survivor for now.
 fn run(
     shader: &Shader,
     oracle: &Oracle,
-    jobs: usize,
-    again: bool,
+    (jobs, again, suites): (usize, bool, Option<&str>),
     trusted: &dyn Fn(&Edit) -> bool,
 ) -> Result<HashMap<String, Fate>, String> {
     let validated = shader.composed.iter().map(|composed| validate(&composed.text).ok_or("naga refuses the shader as it is"));
@@ -444,7 +455,8 @@ fn run(
     let (trusted, rest): (Vec<&Edit>, Vec<&Edit>) = shader.edits.iter().partition(|edit| trusted(edit));
     let todo: Vec<&Edit> = rest.into_iter().filter(|edit| !known.contains_key(&id(shader, edit))).collect();
     let ops = oracle.order(&shader.ops);
-    let narrowed = narrowed(shader);
+    let narrowed = some_of(narrowed(shader), suites).map_err(|text| format!("{}: {text}", shader.name))?;
+    let narrowed = &narrowed[..];
     if !narrowed.is_empty() {
         oracle.rehearse_narrowed(&shader.text, (&ops, narrowed))?;
     }
@@ -456,7 +468,8 @@ fn run(
             let (fate, how) = match judge(shader, &mutant, &original) {
                 Some(fate) => (fate, String::new()),
                 None => match oracle.ask(worker, &shader.text, &mutant, (&ops, narrowed))? {
-                    Verdict::Passed => (Fate::Survived, edit.text.clone()),
+                    Verdict::Passed if suites.is_none() => (Fate::Survived, edit.text.clone()),
+                    Verdict::Passed => (Fate::Survived, format!("so far: {}", edit.text)),
                     Verdict::Unfinished => (Fate::Survived, format!("so far: {}", edit.text)),
                     Verdict::Failed(how) => (Fate::Caught, how),
                     Verdict::Hung(how) => (Fate::Hung, how),

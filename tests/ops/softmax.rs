@@ -189,7 +189,13 @@ fn expected(out: DType, call: &Call) -> Expected {
             }
         }
     }
+    let whole = values.clone();
     let mut expected = Expected::stored(dims, out, values, errors);
+    if *log && out == F32 {
+        // It saturates, and what is infinite instead is wrong.
+        let finite = logits.iter().enumerate().filter(|(_, logit)| logit.is_finite());
+        finite.for_each(|(at, _)| expected.values[at] = whole[at]);
+    }
     // What is masked is zero, and nothing near it.
     expected.bounds.iter_mut().zip(&logits).filter(|(_, logit)| **logit == f64::NEG_INFINITY).for_each(|(bound, _)| *bound = 0.0);
     expected
@@ -239,6 +245,15 @@ fn rows(subject: &Subject, device: &Device, level: Level) -> Result<(), String> 
                 let rows = if len > 3000 { 2 } else { 5 };
                 run(Call::new(log, 1, 1.0, random.floats(&[rows, len]), None), level > Level::Smoke && len < 2000)?;
             }
+            // Of one number everywhere: the sum is whole, so that an element more or less is seen in any row.
+            let call = Call::new(false, 1, 1.0, Host::new(&[2, len], &vec![0.5f32; 2 * len]), None);
+            let (name, mut case) = (call.name(), call.case());
+            let share = 1.0 / len as f64;
+            case.expected = Box::new(move |_| {
+                let (dims, bounds) = (vec![2, len], vec![16.0 * reference::U * share; 2 * len]);
+                Ok(Expected { dims, dtype: F32, values: vec![share; 2 * len], bounds })
+            });
+            check(name, &subject.name, &handle, &case, false).map_err(|e| format!("{tune} {e}"))?;
         }
         for (dims, axis, mask) in [
             (vec![3, 37, 5], 1, Some(vec![37, 1])),
@@ -364,8 +379,8 @@ fn types(subject: &Subject, device: &Device, level: Level) -> Result<(), String>
     Ok(())
 }
 
-/// The maximum is found wherever it is: a row for each eight of the widest group, in each round. Without it an exponential overflows; a
-/// lower one alone would change nothing. And nothing else is taken for it.
+/// The maximum is found wherever it is: a row for each lane of the widest group, by turns in each of its rounds. Without it an exponential
+/// overflows; a lower one alone would change nothing. And nothing else is taken for it.
 fn maximum(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     if level == Level::Smoke {
         return Ok(());
@@ -373,11 +388,11 @@ fn maximum(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
     for (tune, handle, held) in handles(device, level) {
         // Of the 256 lanes' rounds of an eight each, five of eight.
         let len = held.unwrap_or(2 * 256 * 8 + 3).min(10_240);
-        let eights = len / 8;
-        let rows = 128;
+        let (lanes, rounds) = ((len / 8).min(256), (len / 8 / 256).max(1));
+        let rows = 256;
         let mut values: Vec<f32> = Random::new(23).floats(&[rows, len]).f64s().iter().map(|&v| v as f32).collect();
         for row in 0..rows {
-            values[row * len + (row * 37 % eights) * 8 + row % 8] = 1e4;
+            values[row * len + (row * 37 % lanes + lanes * (row % rounds)) * 8 + row % 8] = 1e4;
         }
         // Far below 0, where one that is none would weigh all.
         let low: Vec<f32> = values.iter().take(2 * len.min(8192)).map(|v| v.min(64.0) / 32.0 - 200.0).collect();
@@ -391,6 +406,18 @@ fn maximum(subject: &Subject, device: &Device, level: Level) -> Result<(), Strin
 
 /// A row gives the same bits alone, among others, wherever it lies, and in place.
 fn rows_alone(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
+    row_alone(subject, device, (level, &Form::ALL), |turn| turn % 2 == 1)?;
+    if level > Level::Smoke {
+        for (tune, device, _) in handles(device, level) {
+            // What is pinned is either.
+            let in_place = tune.contains("in_place");
+            row_alone(subject, &device, (level, &[Form::Dense, Form::Gaps]), |_| in_place).map_err(|text| format!("{tune}: {text}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn row_alone(subject: &Subject, device: &Device, (level, forms): (Level, &[Form]), in_place: impl Fn(usize) -> bool) -> Result<(), String> {
     for (dtype, len) in [(F32, 264), (F32, 2056), (BF16, 37), (F16, 1000)] {
         let x = Random::new(22).floats(&[257, len]).to(dtype);
         let run = |range: std::ops::Range<usize>, form: Form, in_place: bool| -> Result<Host, String> {
@@ -404,13 +431,13 @@ fn rows_alone(subject: &Subject, device: &Device, level: Level) -> Result<(), St
             };
             Host::of(&call().map_err(|e: gristmill::Error| e.to_string())?)
         };
-        let whole = run(0..257, Form::Dense, false)?;
+        let whole = run(0..257, Form::Dense, in_place(0))?;
         let size = len * dtype.block_bytes();
-        for form in Form::ALL {
+        for &form in forms {
             for (i, row) in [0, 1, 8, 256].into_iter().take(if level == Level::Smoke { 2 } else { 4 }).enumerate() {
                 // Alone, or among a few so that they have neighbours.
                 for end in [row + 1, (row + 9).min(257)] {
-                    let got = run(row..end, form, i % 2 == 1)?;
+                    let got = run(row..end, form, in_place(i))?;
                     if got.bytes != whole.bytes[row * size..][..(end - row) * size] {
                         return Err(format!(
                             "{dtype} rows {row} to {end} of {len}, {form:?}, differ on {} from what they are among 257 (N5)",
@@ -517,6 +544,13 @@ fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
     let x = Host::new(&[4, 3], &[1e4f32, -1e4, 0.0, 3e38, -3e38, 3e38, low, low, low, inf, inf, inf]);
     for (tune, device, _) in handles(device, level) {
         let run = |call: Call| check(call.name(), &subject.name, &device, &call.case(), true).map_err(|e| format!("{tune} {e}"));
+        // With the result of another call.
+        let run_as = |call: Call, same: Call| {
+            let name = call.name();
+            let mut case = call.case();
+            case.expected = same.case().expected;
+            check(name, &subject.name, &device, &case, true).map_err(|e| format!("{tune} {e}"))
+        };
         for log in [false, true] {
             run(Call::new(log, 1, 1.0, x.clone(), None))?;
             for sink in [0.0, 3e38, low, inf] {
@@ -524,11 +558,11 @@ fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
                 run(Call::new(log, 1, 1.0, x.clone(), None).with(None, sinks.clone()))?;
                 run(Call::new(log, 1, 1.0, x.clone(), None).with(Some(Align::BottomRight), sinks))?;
             }
-            for all in [1.0f32, 0.0] {
-                let x = Host::new(&[4, 3], &[all; 12]);
-                let mask = Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]);
-                run(Call::new(log, 1, 1.0, x, Some(mask)))?;
-            }
+            // What the lowest bias absorbs changes nothing, so the bounds are those of sums that are not rounded.
+            let mask = || Some(Host::new(&[4, 3], &[inf, inf, inf, low, low, low, inf, 0.0, low, 0.0, -1e30, inf]));
+            let zeros = || Call::new(log, 1, 1.0, Host::new(&[4, 3], &[0.0f32; 12]), mask());
+            run_as(Call::new(log, 1, 1.0, Host::new(&[4, 3], &[1.0f32; 12]), mask()), zeros())?;
+            run(zeros())?;
             // No row sees anything, the last two one and two elements, every row all.
             for offset in [i64::MIN, -2, i64::MAX] {
                 run(Call::new(log, 1, 1.0, x.clone(), None).with(Some(Align::Offset(offset)), None))?;
@@ -542,9 +576,10 @@ fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), Stri
                 run(Call::new(log, 1, 0.1, x, Some(Host::new(&[1, 2], &[-1e6f32, 0.0]))))?;
             }
             // Scale * x + mask past the ends of f32.
-            let x = Host::new(&[2, 2], &[-3e38f32, 1.0, 3e38, 3e38]);
+            let x = Host::new(&[2, 2], &[-3e38f32, -3e38, 3e38, 3e38]);
             let mask = Host::new(&[2, 2], &[-3e38f32, low, 3e38, 1.0]);
-            run(Call::new(log, 1, 1.0, x, Some(mask)))?;
+            let ends = Host::new(&[2, 2], &[low, low, f32::MAX, 3e38]);
+            run_as(Call::new(log, 1, 1.0, x, Some(mask)), Call::new(log, 1, 1.0, ends, None))?;
         }
         let x = Tensor::from_slice(&device, &[f32::NAN, 1.0, 2.0, 0.0, 0.0, 0.0], &[2, 3]).map_err(|e| e.to_string())?;
         let across = x.transpose(0, 1).and_then(|t| ops::copy(&t)).map_err(|e| e.to_string())?;

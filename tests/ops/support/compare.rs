@@ -51,7 +51,8 @@ fn ratio(got: f64, want: f64, bound: f64) -> f64 {
         return 0.0;
     }
     let ratio = (got - want).abs() / bound;
-    if got.is_finite() && want.is_finite() && ratio.is_finite() { ratio } else { f64::INFINITY }
+    // An infinite bound would take anything.
+    if got.is_finite() && want.is_finite() && bound.is_finite() && ratio.is_finite() { ratio } else { f64::INFINITY }
 }
 
 /// Row-major index tuple of an element.
@@ -98,5 +99,6 @@ pub fn self_test() -> Result<(), String> {
     unspecified[3] = f64::NAN;
     expect(check(&want, &unspecified).is_ok_and(|seen| seen.compared == 11), "an unspecified element must be left out")?;
     expect(compare(&[1.0], &[1.0 + 1e-12], &[0.0], &[1]).is_err(), "a bound of 0 must mean equality")?;
-    expect(compare(&[1.0], &[1.5], &[f64::NAN], &[1]).is_err(), "a bound that is NaN must fail")
+    expect(compare(&[1.0], &[1.5], &[f64::NAN], &[1]).is_err(), "a bound that is NaN must fail")?;
+    expect(compare(&[1.0], &[1.5], &[f64::INFINITY], &[1]).is_err(), "an infinite bound must fail")
 }
