@@ -846,17 +846,20 @@ fn extreme(subject: &Subject, device: &Device) -> Result<(), String> {
         check_exact(subject, device, shape, inputs, second.repeat(6))?;
     }
     run(Shape { scale: Some(0.0), ..base.clone() }, &mut |_| {})?;
-    // Scores past 1e3, without the outliers that would widen the bounds past the values, and of ±1.6e36 times the key's number: the last key
-    // weighs all, or the first.
+    // Scores past 1e3, without the outliers that would widen the bounds past the values.
     let shape = Shape { scale: Some(-700.0), seq_k: 40, ..base.clone() };
     run(shape.clone(), &mut |t| *t = calm(&mut Random::new(13), &shape))?;
     let by_number = |len: usize, of: &dyn Fn(usize) -> f32| (0..len).map(|i| of(i / 16)).collect::<Vec<_>>();
-    let q = Host::new(&[1, 1, 6, 16], &by_number(96, &|row| if row % 2 == 0 { 1.0 } else { -1.0 }));
+    // Up to ±1e4, with a scale of the products' own and with one of the options', and ±4.8e36: the last key weighs all, or the first.
     let k = Host::new(&[1, 1, 4, 16], &by_number(64, &|key| key as f32));
     let v = Random::new(14).integers(&[1, 1, 4, 16], 1024);
     let values = v.f64s();
-    let expected = (0..6).flat_map(|row| values[[48, 0][row % 2]..][..16].to_vec()).collect();
-    check_exact(subject, device, Shape { scale: Some(1e35), ..base }, vec![q, k, v], expected)?;
+    let expected: Vec<f64> = (0..6).flat_map(|row| values[[48, 0][row % 2]..][..16].to_vec()).collect();
+    for (size, scale) in [(832.0, 0.25), (208.0, 1.0), (1.0, 1e35)] {
+        let q = Host::new(&[1, 1, 6, 16], &by_number(96, &|row| if row % 2 == 0 { size } else { -size }));
+        let shape = Shape { scale: Some(scale), ..base.clone() };
+        check_exact(subject, device, shape, vec![q, k.clone(), v.clone()], expected.clone())?;
+    }
 
     let shape = Shape { seq_q: 3, ..Shape::default() };
     let mut hosts = inputs(&mut random, &shape);
