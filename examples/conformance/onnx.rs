@@ -4,7 +4,7 @@ use gristmill::{DType, Device, Tensor, ops};
 
 use crate::attention;
 use crate::compare::{Report, Rule, check, numbers};
-use crate::manifest::{Arg, Attributes, Case, Outcome, Stored, fail, unsupported};
+use crate::manifest::{Arg, Attributes, Case, Outcome, Stop, Stored, fail, unsupported};
 
 /// Runs a case on a device and compares its outputs.
 pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
@@ -20,9 +20,35 @@ pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
     let opset = case.field("opset").and_then(|v| v.as_i64()).ok_or_else(|| fail("manifest: no number `opset`"))?;
     let bytes = case.read()?;
     let stored = Stored::open(&bytes)?;
-    let call = Call { device, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes, opset };
+    let call = Call { device, dtype: None, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes, opset };
     let results = (op.compute)(&call)?;
-    check(&outputs, &results, &stored, |_| Rule::Onnx)
+    let report = check(&outputs, &results, &stored, |_| Rule::Onnx)?;
+    if TYPED.contains(&name) {
+        in_other_types(op, &call)?;
+    }
+    Ok(report)
+}
+
+/// Operators whose result in one type is the rounded result in another: their cases run in each type that the inputs are exact in.
+const TYPED: &[&str] = &["Attention", "LogSoftmax", "RotaryEmbedding", "Softmax"];
+
+fn in_other_types(op: &Op, call: &Call) -> Outcome<()> {
+    let floats: Vec<&Arg> = call.inputs.iter().flatten().filter(|arg| arg.offered().is_ok_and(DType::is_float)).collect();
+    let given = floats.first().map(|arg| arg.offered()).transpose()?;
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let mut exact = given != Some(dtype);
+        for arg in &floats {
+            exact = exact && call.stored.exact_in(arg, dtype)?;
+        }
+        if exact {
+            let call = Call { dtype: Some(dtype), ..*call };
+            let compared = (op.compute)(&call).and_then(|results| check(call.outputs, &results, call.stored, |_| Rule::OnnxIn));
+            compared.map_err(|stop| match stop {
+                Stop::Fail(problem) | Stop::Unsupported(problem) => fail(format!("in {dtype}: {problem}")),
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// An operator's outputs in the order of its specification; `None` for those that the crate does not offer.
@@ -97,8 +123,11 @@ static OPS: &[Op] = &[
 ];
 
 /// One case, opened.
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
     pub device: &'a Device,
+    /// What floats come in, if not in their own.
+    dtype: Option<DType>,
     stored: &'a Stored<'a>,
     inputs: &'a [Option<Arg>],
     outputs: &'a [Option<Arg>],
@@ -132,7 +161,11 @@ impl Call<'_> {
 
     /// An operand of what only moves elements.
     pub fn tensor(&self, i: usize) -> Outcome<Tensor> {
-        self.stored.tensor(self.required(i)?, self.device)
+        let arg = self.required(i)?;
+        match self.dtype {
+            Some(dtype) if arg.offered()?.is_float() => self.stored.float(arg, self.device, dtype),
+            _ => self.stored.tensor(arg, self.device),
+        }
     }
 
     /// An operand of exact arithmetic and of what only moves elements: integers that the crate lacks come in wider ones.

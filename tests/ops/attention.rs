@@ -809,12 +809,12 @@ fn masked(subject: &Subject, way: &Way, level: Level) -> Result<(), String> {
 /// N8: rows all masked by each means, no keys, biases as low as they go, huge scores; NaN stays in its row.
 fn extremes(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     for way in chosen_and_each(device, level) {
-        extreme(subject, &way.device).map_err(|text| format!("{}: {text}", way.name))?;
+        extreme(subject, &way.device, level).map_err(|text| format!("{}: {text}", way.name))?;
     }
     Ok(())
 }
 
-fn extreme(subject: &Subject, device: &Device) -> Result<(), String> {
+fn extreme(subject: &Subject, device: &Device, level: Level) -> Result<(), String> {
     let mut random = Random::new(10);
     let mut run = |shape: Shape, set: &mut dyn FnMut(&mut Vec<Host>)| {
         let mut inputs = inputs(&mut random, &shape);
@@ -832,6 +832,15 @@ fn extreme(subject: &Subject, device: &Device) -> Result<(), String> {
         // The reference cannot tell sums that f32 absorbs: leave only the bias.
         t[0] = Host::new(&[1, 1, 6, 16], &[0.0f32; 96]);
     })?;
+    // The lowest of 16 bits too, but where each type compiles for seconds.
+    let narrow = [(F16, -65_504.0f32), (BF16, f32::from_bits(0xff7f_0000))];
+    for (narrow, low) in narrow.into_iter().filter(|_| level > Level::Smoke) {
+        run(Shape { bias: Some(vec![6, 4]), dtypes: [narrow; 4], ..base.clone() }, &mut |t| {
+            let rows = [[f32::NEG_INFINITY; 4], [low; 4], [0.0, low, f32::NEG_INFINITY, -1e4]];
+            t[3] = Host::new(&[6, 4], &[rows, rows].concat().concat()).to(narrow);
+            t[0] = Host::new(&[1, 1, 6, 16], &[0.0f32; 96]).to(narrow);
+        })?;
+    }
     run(Shape { seq_k: 0, ..base.clone() }, &mut |_| {})?;
     // Biases near the ends of f32, further apart than it holds or not: the highest weighs all.
     let inf = f32::NEG_INFINITY;

@@ -165,7 +165,7 @@ fn decode(caps: &Caps, problem: &Problem) -> Result<Choice, String> {
         kernel: &ATTENTION_DECODE,
         tune,
         splits: 1,
-        reason: "few queries are bound by reading k and v, once for all heads that share them",
+        reason: "few queries are bound by reading k and v, once for up to eight rows of the heads that share them",
     };
     Ok(Choice { splits: splits(caps, problem, &choice), ..choice })
 }
