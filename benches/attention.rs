@@ -5,7 +5,7 @@ mod support;
 
 use gristmill::{DType, Device, Tensor, ops};
 use ops::{Attention, AttentionRope, Rope, RopeFrequencies, RopeTable};
-use support::{Group, Place, Ready, U, Variant, Work, download, normals_in, variants, zeros};
+use support::{Group, Place, Ready, U, Variant, Work, check_product, download, normals_in, numbers, variants, zeros};
 
 const HEADS: usize = 8;
 const DIM: usize = 64;
@@ -43,7 +43,22 @@ fn turned(place: &Place, group: &mut Group) {
     }
 }
 
+/// What prefill is measured against on software adapters: the device's matmul, in the same run.
+fn product(place: &Place, group: &mut Group) {
+    const SIDE: usize = 512;
+    group.row("yardstick.matmul", "f32", "512x512x512", Work::Flops(2 * SIDE * SIDE * SIDE), || {
+        let [(lhs, left), (rhs, right)] = [1, 2].map(|seed| normals_in(&place.device, DType::F32, &[SIDE, SIDE], seed));
+        let out = zeros(&place.device, DType::F32, &[SIDE, SIDE]);
+        Ready::new(
+            &out,
+            move |out| ops::matmul_into(out, &lhs, &rhs, &Default::default()),
+            move |out| check_product(DType::F32, &numbers(out), &left, &right, [SIDE; 3]),
+        )
+    });
+}
+
 fn rows(place: &Place, group: &mut Group) {
+    product(place, group);
     turned(place, group);
     for (shape, queries, keys, causal) in SHAPES {
         let seen: usize = (0..queries).map(|query| if causal { query + 1 } else { keys }).sum();

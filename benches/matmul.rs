@@ -3,7 +3,7 @@
 mod support;
 
 use gristmill::{DType, ops};
-use support::{Group, Place, Ready, U, Work, check, normals_in, numbers, storing, variants, zeros};
+use support::{Group, Place, Ready, Work, check_product, normals_in, numbers, variants, zeros};
 
 /// m, k, n.
 const SHAPES: [[usize; 3]; 6] = [[128, 128, 128], [512, 512, 512], [1, 2048, 2048], [128, 2048, 2048], [1, 8192, 8192], [4096, 4096, 4096]];
@@ -70,18 +70,6 @@ fn rows(place: &Place, group: &mut Group) {
             }
         }
     }
-}
-
-/// The bound that `ops::matmul` states.
-fn check_product(dtype: DType, got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]: [usize; 3]) {
-    assert_eq!(got.len(), m * n);
-    let factor = if k <= 64 { 16.0 } else { 4.0 * (k as f64).sqrt() };
-    check("matmul", got, |index| {
-        let (row, col) = (index / n, index % n);
-        let products = (0..k).map(|i| f64::from(lhs[row * k + i]) * f64::from(rhs[i * n + col]));
-        let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
-        (sum, factor * U * size + storing(dtype, sum))
-    });
 }
 
 #[cfg(feature = "gpu")]

@@ -278,3 +278,15 @@ pub fn check(what: &str, got: &[f32], mut exact: impl FnMut(usize) -> (f64, f64)
         assert!(within, "{what}: wrong answer: element {index} is {}, exact {want}, off by {error:e}, allowed {bound:e}", got[index]);
     }
 }
+
+/// The bound that `ops::matmul` states.
+pub fn check_product(dtype: DType, got: &[f32], lhs: &[f32], rhs: &[f32], [m, k, n]: [usize; 3]) {
+    assert_eq!(got.len(), m * n);
+    let factor = if k <= 64 { 16.0 } else { 4.0 * (k as f64).sqrt() };
+    check("matmul", got, |index| {
+        let (row, col) = (index / n, index % n);
+        let products = (0..k).map(|i| f64::from(lhs[row * k + i]) * f64::from(rhs[i * n + col]));
+        let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+        (sum, factor * U * size + storing(dtype, sum))
+    });
+}
