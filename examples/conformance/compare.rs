@@ -11,10 +11,8 @@ pub enum Rule {
     /// Not at all, once it is rounded to the type.
     Exact,
     /// ONNX's own: 1e-7 + 1e-3 · |golden|, with 2^-6 for 1e-3 in bf16, and never less than 2 ULP of f16, of which 1e-3 is less than one in
-    /// places; integers and booleans are equal.
-    Onnx,
-    /// The same of a case that runs in another type than it was made for: the looser one of the two types' bounds.
-    OnnxIn,
+    /// places; integers and booleans are equal. With a type, of floats that come in that one instead of their own: the looser bound of the two.
+    Onnx(Option<DType>),
     /// 4 times what PyTorch's own kernel of the type misses the golden by, plus one ULP of the largest golden; see [`errors`]. An error
     /// below the smallest normal number always passes: GPUs may flush subnormals to zero.
     Torch(Option<Vec<f64>>),
@@ -58,7 +56,7 @@ pub fn check(outputs: &[Option<Arg>], results: &[Option<Tensor>], stored: &Store
         match results.get(i).and_then(Option::as_ref) {
             Some(result) => {
                 report.not_finite += agree(arg, result, stored, &rule(arg), main)?;
-                if matches!(rule(arg), Rule::Onnx) && arg.offered().is_err() {
+                if matches!(rule(arg), Rule::Onnx(_)) && arg.offered().is_err() {
                     report.carried.push(format!("{} in {}", arg.dtype, result.dtype()));
                 }
             }
@@ -78,8 +76,12 @@ fn agree(arg: &Arg, result: &Tensor, stored: &Stored, rule: &Rule, main: bool) -
     let dtype = result.dtype();
     // Places come as u32, and integers that the crate lacks in a wider one: compared as numbers.
     let index = dtype == DType::U32 && arg.dtype == "int64";
-    if matches!(rule, Rule::Onnx) && arg.carrier()? != dtype && !index {
-        return Err(fail(format!("{}: got {dtype}, expected {}", arg.label(), arg.dtype)));
+    if let Rule::Onnx(instead) = rule {
+        let own = arg.carrier()?;
+        let wanted = instead.filter(|_| own.is_float()).unwrap_or(own);
+        if wanted != dtype && !index {
+            return Err(fail(format!("{}: got {dtype}, expected {wanted} for {}", arg.label(), arg.dtype)));
+        }
     }
     let mut golden = stored.numbers(arg)?;
     if matches!(rule, Rule::Exact) {
@@ -137,9 +139,8 @@ fn bounds(rule: &Rule, [dtype, made]: [DType; 2], golden: &[f64], finite: &[bool
     let float = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
     let all = match rule {
         Rule::Exact => vec![0.0; golden.len()],
-        Rule::Onnx | Rule::OnnxIn if !float => vec![0.0; golden.len()],
-        Rule::Onnx => golden.iter().map(|&n| onnx(dtype, n)).collect(),
-        Rule::OnnxIn => golden.iter().map(|&n| onnx(dtype, n).max(onnx(made, n))).collect(),
+        Rule::Onnx(_) if !float => vec![0.0; golden.len()],
+        Rule::Onnx(_) => golden.iter().map(|&n| onnx(dtype, n).max(onnx(made, n))).collect(),
         Rule::Torch(errors) => {
             let rows = errors.as_ref().map_or(1, Vec::len);
             if rows == 0 || !golden.len().is_multiple_of(rows) {

@@ -22,7 +22,7 @@ pub fn run(case: &Case, device: &Device) -> Outcome<Report> {
     let stored = Stored::open(&bytes)?;
     let call = Call { device, dtype: None, stored: &stored, inputs: &inputs, outputs: &outputs, attributes: &attributes, opset };
     let results = (op.compute)(&call)?;
-    let report = check(&outputs, &results, &stored, |_| Rule::Onnx)?;
+    let report = check(&outputs, &results, &stored, |_| Rule::Onnx(None))?;
     if TYPED.contains(&name) {
         in_other_types(op, &call)?;
     }
@@ -42,7 +42,7 @@ fn in_other_types(op: &Op, call: &Call) -> Outcome<()> {
         }
         if exact {
             let call = Call { dtype: Some(dtype), ..*call };
-            let compared = (op.compute)(&call).and_then(|results| check(call.outputs, &results, call.stored, |_| Rule::OnnxIn));
+            let compared = (op.compute)(&call).and_then(|results| check(call.outputs, &results, call.stored, |_| Rule::Onnx(Some(dtype))));
             compared.map_err(|stop| match stop {
                 Stop::Fail(problem) | Stop::Unsupported(problem) => fail(format!("in {dtype}: {problem}")),
             })?;
